@@ -1,0 +1,2 @@
+//! The lolm command.
+fn main() {}

@@ -1,0 +1,92 @@
+//! Leaves: the tensors of memory that a program reads and writes, with their layout.
+use super::Graph;
+use crate::axis::{AxisId, AxisSet};
+use crate::dtype::DType;
+use serde::{Deserialize, Serialize};
+
+/// An entry of a graph's table of leaves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LeafId(pub u32);
+
+/// One stored dimension: a product of axes, outermost first; `h*i*p` is one dimension of three axes.
+pub type Dim = Vec<AxisId>;
+
+/// How a parameter starts.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    Zeros,
+    Constant(f32),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+    /// log(1), log(2), … along the last dimension (Mamba's A_log).
+    LogRange,
+    /// softplus⁻¹ of a log-uniform draw in \[lo, hi\] (Mamba's dt bias).
+    DtBias {
+        lo: f32,
+        hi: f32,
+    },
+}
+impl Eq for Init {}
+impl std::hash::Hash for Init {
+    fn hash<H: std::hash::Hasher>(&self, h: &mut H) {
+        format!("{self:?}").hash(h)
+    }
+}
+
+/// Constant tensors that are computed in f64 when a program is loaded, from a formula.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Table {
+    /// cos(pos · theta^(-2i/dim)) with dims \[pos, i\], dim = 2 len(i).
+    RopeCos {
+        theta: f64,
+    },
+    RopeSin {
+        theta: f64,
+    },
+}
+impl Eq for Table {}
+impl std::hash::Hash for Table {
+    fn hash<H: std::hash::Hasher>(&self, h: &mut H) {
+        format!("{self:?}").hash(h)
+    }
+}
+
+/// What a leaf is to the runtime.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum LeafKind {
+    /// A weight under its published name.
+    Param(Init),
+    /// Data given at each run.
+    Input,
+    /// Memory that lives from run to run and starts at zero, or as a copy of the named parameter (repeated over the
+    /// leading dimensions which that parameter lacks).
+    State {
+        init: Option<String>,
+    },
+    Table(Table),
+}
+
+/// A named tensor, stored row-major over `dims`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Leaf {
+    pub name: String,
+    pub kind: LeafKind,
+    pub dtype: DType,
+    pub dims: Vec<Dim>,
+}
+
+impl Leaf {
+    pub fn axes(&self) -> AxisSet {
+        self.order().collect()
+    }
+    /// All axes, outermost first.
+    pub fn order(&self) -> impl Iterator<Item = AxisId> + '_ {
+        self.dims.iter().flatten().copied()
+    }
+    /// Lengths of the stored dimensions.
+    pub fn shape(&self, g: &Graph) -> Vec<usize> {
+        self.dims.iter().map(|d| d.iter().map(|a| g.len(*a)).product()).collect()
+    }
+}

@@ -1,0 +1,12 @@
+//! The languages of the house: graph, kernel, plan and artifact.
+//!
+//! Knows nothing of passes, code generation or devices.
+pub mod axis;
+pub mod dtype;
+pub mod graph;
+pub mod op;
+
+pub use axis::{Axis, AxisId, AxisSet};
+pub use dtype::{DType, Scalar};
+pub use graph::{Builder, Graph, GraphError, Leaf, LeafId, LeafKind, Node, Type, ValueId};
+pub use op::Op;

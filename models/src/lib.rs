@@ -1,0 +1,1 @@
+//! Specs, checkpoint names and one readable file a model family.

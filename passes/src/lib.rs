@@ -1,0 +1,1 @@
+//! Graph to graph, graph to kernels and plan: one pass, one file.

@@ -1,0 +1,1 @@
+//! Loads an artifact, runs its plans, trains and generates.

@@ -1,0 +1,1 @@
+//! Filetests, golden cases, properties and tidy.
