@@ -1,10 +1,13 @@
 //! The languages of the house: graph, kernel, plan and artifact.
 //!
 //! Knows nothing of passes, code generation or devices.
+pub mod artifact;
 pub mod axis;
 pub mod dtype;
 pub mod graph;
+pub mod kernel;
 pub mod op;
+pub mod plan;
 
 pub use axis::{Axis, AxisId, AxisSet};
 pub use dtype::{DType, Scalar};
