@@ -121,6 +121,8 @@ pub enum Span {
     /// The last grid dimension cuts the kernel's last unit axis, of length `len`, in tiles of `tile` units; earlier
     /// dimensions are the kernel's earlier unit axes: begin = outer·len + i·tile, end = outer·len + min(len, (i+1)·tile).
     Tiles { len: u32, tile: u32 },
+    /// The grid is the kernel's unit axes but the last, which has length `len`: begin = unit·len + lo, end = unit·len + hi.
+    Rows { len: u32, lo: u32, hi: u32 },
 }
 
 /// A pointer for a kernel: element `Σ unit\[d\] · grid index d + iter · iteration - rebase · begin` of the buffer.
@@ -168,7 +170,7 @@ pub struct Matrix {
 }
 
 /// A length that may depend on the unit or on data.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Extent {
     Fixed(u32),
