@@ -1,12 +1,12 @@
 //! The operations of a graph: one closed enum, each row with its mnemonic, arity and class.
 //!
 //! Models are written in the *small* operations; passes find the *fused* ones, each of which is defined by its
-//! expansion into small ones (`interp::expand`). To add an operation:
+//! expansion into small ones (`expand/`). To add an operation:
 //!
 //! 1. a variant here, with its meaning as a formula; the compiler then lists every place that must know it:
 //! 2. its row in [`Op::info`] and its attributes in `op/attr.rs`, which give it a text form and an e-graph form;
 //! 3. its result types in `graph/infer.rs`;
-//! 4. its value in `interp/` (plain loops in f64), and, if it is fused, its expansion;
+//! 4. its value in `interp/` (plain loops in f64), and, if it is fused, its expansion in `expand/`;
 //! 5. its derivative in `passes/src/differentiate/`;
 //! 6. its lowering in `passes/src/lower/`; and, if it is fused, a row that raises it in `passes/src/raise/rules.rs`.
 use crate::axis::{AxisId, AxisSet};
@@ -39,7 +39,8 @@ pub enum Unary {
     Softplus,
 }
 
-/// Functions of two elements. Comparisons and `And` give booleans; `Rem` is of integers and takes the sign of the divisor.
+/// Functions of two elements. Comparisons and `And` give booleans; `Rem` is of integers and takes the sign of the divisor,
+/// and `Div` of integers rounds towards -∞ with it. `Max` and `Min` give NaN if an operand is NaN.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Binary {
     Add,
@@ -106,7 +107,7 @@ pub enum Op {
     /// `i32[axis]`: the index along an axis.
     Iota(AxisId),
     /// `(seed, step) -> f32[axes]`: uniform in (0, 1) by Philox4x32-10 with key (seed, site) and counter
-    /// (index / 4, step), index row-major over `axes` in this order; `u = (bits >> 8 + 0.5) · 2^-24`. Two draws with
+    /// (index / 4, step), index row-major over `axes` in this order; `u = (bits >> 9 + 0.5) · 2^-23`. Two draws with
     /// different sites are different values.
     Random {
         axes: Vec<AxisId>,
