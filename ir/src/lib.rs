@@ -5,8 +5,10 @@ pub mod artifact;
 pub mod axis;
 pub mod dtype;
 pub mod graph;
+pub mod interp;
 pub mod kernel;
 pub mod op;
+pub mod philox;
 pub mod plan;
 
 pub use axis::{Axis, AxisId, AxisSet};
