@@ -11,7 +11,7 @@ mod build;
 mod infer;
 mod leaf;
 pub use build::Builder;
-pub use infer::{Fault, infer};
+pub use infer::{Fault, infer, infer_types};
 pub use leaf::{Dim, Init, Leaf, LeafId, LeafKind, Table};
 
 /// One operation of a graph, and by extension its first result.

@@ -28,21 +28,28 @@ struct Cx<'a> {
 /// The types of all results of `op` on these operands.
 pub fn infer(g: &Graph, op: &Op, args: &[ValueId]) -> Result<Vec<Type>> {
     let info = op.info();
-    if args.len() < info.args.0 || args.len() > info.args.1 {
-        return Err(Fault(format!("{} has {} operands", info.mnemonic, args.len())));
-    }
     if let Some(a) = args.iter().find(|a| a.0 as usize >= g.nodes.len()) {
         return Err(Fault(format!("{} uses %{}, which is not defined before it", info.mnemonic, a.0)));
     }
     if let Op::Part(i) = op {
-        let n = g.node(args[0]);
+        let [arg] = args else { return Err(Fault(format!("part has {} operands", args.len()))) };
+        let n = g.node(*arg);
         return match n.types.get(*i) {
             Some(t) if n.types.len() > 1 => Ok(vec![*t]),
             _ => Err(Fault(format!("{} has no result {i}", n.op.mnemonic()))),
         };
     }
-    let cx = Cx { g, op, args: args.iter().map(|a| g.ty(*a)).collect() };
-    cx.results()
+    infer_types(g, op, args.iter().map(|a| g.ty(*a)).collect())
+}
+
+/// The same for operands that are known by type only, as in an e-graph; `g` gives the axes and leaves. Every operation
+/// but `part`, whose type is in the row of its operand.
+pub fn infer_types(g: &Graph, op: &Op, args: Vec<Type>) -> Result<Vec<Type>> {
+    let info = op.info();
+    if args.len() < info.args.0 || args.len() > info.args.1 {
+        return Err(Fault(format!("{} has {} operands", info.mnemonic, args.len())));
+    }
+    Cx { g, op, args }.results()
 }
 
 impl Cx<'_> {
