@@ -218,7 +218,7 @@ pub enum Op {
         pair: AxisId,
     },
     /// `(q, k, v[, qpos][, seed, step]) -> (o, lse)`: softmax over keys of scale·q·k, masked, times v; lse is the log of
-    /// the softmax's denominator. A row that sees no key gives 0 and -inf.
+    /// the softmax's denominator, in f32. A row that sees no key gives 0 and -inf.
     Attention(Attention),
     /// `(q, k, v[, qpos][, seed, step], o, lse, do) -> (dq, dk, dv)`.
     AttentionGrad(Attention),
@@ -242,6 +242,7 @@ pub enum Op {
         tap: AxisId,
     },
     /// `(o, e, target) -> (loss, lse)` of logits Σ_over o·e along `vocab`: loss = lse - logits\[target\], 0 where target < 0.
+    /// Both are f32.
     CrossEntropy {
         vocab: AxisId,
         over: AxisSet,

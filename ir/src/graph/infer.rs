@@ -76,6 +76,20 @@ impl Cx<'_> {
     fn dtype(&self, i: usize, d: DType) -> Result<()> {
         if self.args[i].dtype == d { Ok(()) } else { self.fail(format!("operand {i} must be {d}")) }
     }
+    fn within(&self, i: usize, axes: AxisSet) -> Result<()> {
+        if axes.contains(self.axes(i)) {
+            return Ok(());
+        }
+        self.fail(format!("operand {i} varies over more than [{}]", self.g.show_axes(axes)))
+    }
+    /// Gradients take results of the forward operation and their gradients, which may lack axes.
+    fn like(&self, results: &[(usize, Type)]) -> Result<()> {
+        for (i, t) in results {
+            self.dtype(*i, t.dtype)?;
+            self.within(*i, t.axes)?;
+        }
+        Ok(())
+    }
     /// Operands `range` are floats of one dtype, which is the result's.
     fn floats(&self, range: std::ops::Range<usize>) -> Result<DType> {
         let d = self.args[range.start].dtype;
@@ -114,6 +128,9 @@ impl Cx<'_> {
             Op::Random { axes, .. } => {
                 self.dtype(0, DType::I32)?;
                 self.dtype(1, DType::I32)?;
+                if AxisSet::of(axes).len() != axes.len() {
+                    return self.fail("it draws twice over one axis");
+                }
                 self.one(DType::F32, AxisSet::of(axes).union(self.union()))
             }
             Op::Unary(u) => self.unary(*u),
@@ -204,12 +221,14 @@ impl Cx<'_> {
             }
             Op::Attention(a) => self.attention(a),
             Op::AttentionGrad(a) => {
-                self.attention(a)?;
-                Ok(vec![self.args[0], self.args[1], self.args[2]])
+                let (forward, o) = (self.attention(a)?, 3 + a.extra_args());
+                self.like(&[(o, forward[0]), (o + 1, forward[1]), (o + 2, forward[0])])?;
+                Ok(self.args[..3].to_vec())
             }
             Op::SelectiveScan { time, state } => self.scan(*time, *state),
             Op::SelectiveScanGrad { time, state } => {
-                self.scan(*time, *state)?;
+                let forward = self.scan(*time, *state)?;
+                self.like(&[(5, forward[0])])?;
                 Ok(self.args[..5].to_vec())
             }
             Op::Mix => self.one(self.floats(0..3)?, self.union()),
@@ -221,8 +240,9 @@ impl Cx<'_> {
             }
             Op::CrossEntropy { vocab, over } => self.cross_entropy(*vocab, *over),
             Op::CrossEntropyGrad { vocab, over } => {
-                self.cross_entropy(*vocab, *over)?;
-                Ok(vec![self.args[0], self.args[1]])
+                let forward = self.cross_entropy(*vocab, *over)?;
+                self.like(&[(3, forward[1]), (4, forward[0])])?;
+                Ok(self.args[..2].to_vec())
             }
         }
     }
@@ -332,12 +352,12 @@ impl Cx<'_> {
         if a.over.is_empty() || !q.contains(a.over) || !k.contains(a.over) || !v.disjoint(a.over) {
             return self.fail("query and key, and not value, need the contracted axes");
         }
-        if a.has_qpos() {
-            self.dtype(3, DType::I32)?;
-            self.lack(3, a.keys)?;
-        }
         let rows = q.union(k).minus(a.over).without(a.keys);
-        Ok(vec![Type::new(d, rows.union(v.without(a.keys))), Type::new(d, rows)])
+        for i in 3..3 + a.extra_args() {
+            self.dtype(i, DType::I32)?;
+            self.within(i, rows)?;
+        }
+        Ok(vec![Type::new(d, rows.union(v.without(a.keys))), Type::new(DType::F32, rows)])
     }
 
     fn scan(&self, time: AxisId, state: AxisId) -> Result<Vec<Type>> {
@@ -357,17 +377,17 @@ impl Cx<'_> {
     }
 
     fn cross_entropy(&self, vocab: AxisId, over: AxisSet) -> Result<Vec<Type>> {
-        let d = self.floats(0..2)?;
+        self.floats(0..2)?;
         self.lack(0, vocab)?;
         self.need(1, vocab)?;
         self.dtype(2, DType::I32)?;
-        if !self.axes(0).contains(over) || !self.axes(1).contains(over) {
+        if over.is_empty() || !self.axes(0).contains(over) || !self.axes(1).contains(over) {
             return self.fail("both operands need the contracted axes");
         }
         let rows = self.axes(0).union(self.axes(1)).minus(over).without(vocab);
         if self.axes(2) != rows {
             return self.fail("the target has one entry a row");
         }
-        Ok(vec![Type::new(d, rows), Type::new(d, rows)])
+        Ok(vec![Type::new(DType::F32, rows), Type::new(DType::F32, rows)])
     }
 }
