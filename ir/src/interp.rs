@@ -1,8 +1,8 @@
 //! The reference interpreter: what every operation means, in plain loops over f64.
 //!
 //! It is the oracle for everything else, so it is written to be read, not to be fast. Values of dtype f32 are *not*
-//! rounded to f32; a cast to bf16 rounds to the nearest even bf16, a cast to i32 truncates and saturates, and integer
-//! arithmetic wraps at 32 bits. Booleans are 0 and 1. Every value is stored row-major over its axes in ascending order,
+//! rounded to f32; a result of dtype bf16 is computed exactly and then rounded to the nearest even bf16; a cast to i32
+//! truncates and saturates, and integer arithmetic wraps at 32 bits. Booleans are 0 and 1. Every value is stored row-major over its axes in ascending order,
 //! and every operation reads its operands through tables of offsets (`space.rs`), in which an axis that the operand
 //! lacks has stride zero: that is all there is to broadcasting.
 use crate::axis::{AxisId, AxisSet};
@@ -98,11 +98,19 @@ pub fn values(g: &Graph, feeds: &Feeds) -> Result<Vec<Vec<Tensor>>, InterpError>
     let mut values: Vec<Vec<Tensor>> = Vec::with_capacity(g.nodes.len());
     for (i, node) in g.nodes.iter().enumerate() {
         let call = Call::new(g, i as u32, node, &values)?;
-        let results = call.results(feeds, &values)?;
+        let mut results = call.results(feeds, &values)?;
         call.check(&results)?;
+        round_results(&mut results, node);
         values.push(results);
     }
     Ok(values)
+}
+
+/// What is stored as bf16 is a bf16: an operation computes exactly and rounds its results once.
+fn round_results(results: &mut [Tensor], node: &Node) {
+    for (x, _) in results.iter_mut().zip(&node.types).filter(|(_, t)| t.dtype == DType::Bf16) {
+        x.data.iter_mut().for_each(|x| *x = round_bf16(*x));
+    }
 }
 
 /// One operation with the first results of its operands.

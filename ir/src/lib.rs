@@ -4,6 +4,7 @@
 pub mod artifact;
 pub mod axis;
 pub mod dtype;
+pub mod expand;
 pub mod graph;
 pub mod interp;
 pub mod kernel;

@@ -1,43 +1,9 @@
 //! The interpreter against values worked out by hand.
-use lolm_ir::graph::{Builder, Dim, Table};
+use crate::case::{Case, dims, feed};
+use lolm_ir::graph::{Builder, Table};
 use lolm_ir::interp::{Feeds, InterpError, round_bf16, run, table, values};
 use lolm_ir::op::{Attention, Binary, Dropout, Mask, Unary};
-use lolm_ir::{AxisId, AxisSet, DType, Graph, Op, ValueId, philox};
-
-/// Dims of one axis each.
-fn dims(axes: &[AxisId]) -> Vec<Dim> {
-    axes.iter().map(|a| vec![*a]).collect()
-}
-
-fn feed(name: &str, data: &[f64]) -> (String, Vec<f64>) {
-    (name.into(), data.to_vec())
-}
-
-/// The output `y` of a graph that is built with inputs of the given contents.
-struct Case {
-    b: Builder,
-    feeds: Feeds,
-}
-
-impl Case {
-    fn new() -> Case {
-        Case { b: Builder::new("case"), feeds: Feeds::new() }
-    }
-    fn input(&mut self, name: &str, dtype: DType, axes: &[AxisId], data: &[f64]) -> ValueId {
-        self.feeds.insert(name.into(), data.to_vec());
-        self.b.input(name, dtype, &dims(axes))
-    }
-    fn f32(&mut self, name: &str, axes: &[AxisId], data: &[f64]) -> ValueId {
-        self.input(name, DType::F32, axes, data)
-    }
-    /// Result `i` of `v`, row-major over `axes`.
-    fn value(self, v: ValueId, i: usize, axes: &[AxisId]) -> Vec<f64> {
-        let Case { mut b, feeds } = self;
-        let v = if b.graph().node(v).types.len() > 1 { b.part(v, i) } else { v };
-        b.output("y", v, &dims(axes));
-        run(&b.finish().unwrap(), &feeds).unwrap().outputs.remove("y").unwrap()
-    }
-}
+use lolm_ir::{AxisSet, DType, Graph, Op, philox};
 
 fn close(a: &[f64], b: &[f64]) {
     assert_eq!(a.len(), b.len());
@@ -383,4 +349,13 @@ fn bad_feeds_are_named() {
     assert_eq!(short, "leaf `tokens` has shape [2], 2 elements, and was given 1");
     let half = say(&g, Feeds::from([feed("tokens", &[1., 0.5])]));
     assert_eq!(half, "leaf `tokens` is i32, and its element 1 was given as 0.5");
+}
+
+#[test]
+fn results_of_dtype_bf16_are_rounded_once() {
+    let mut c = Case::new();
+    let n = c.b.axis("n", 3);
+    let x = c.input("x", DType::Bf16, &[n], &[1.0, 0.5f64.powi(8), 0.5f64.powi(8)]);
+    let y = c.b.sum(&[n], x);
+    assert_eq!(c.value(y, 0, &[]), [1.0 + 0.5f64.powi(7)]);
 }
