@@ -180,12 +180,10 @@ pub enum Extent {
         tile: u32,
         len: u32,
     },
-    /// The keys that tile i of queries may see: min(len, (i+1)·tile + the i32 in `plus`, if any).
-    UpTo {
-        dim: u8,
-        tile: u32,
+    /// As many keys as the query at position p sees, where p is an i32 in memory: min(len, p + 1), at least 0.
+    Seen {
         len: u32,
-        plus: Option<BufferId>,
+        position: Access,
     },
 }
 

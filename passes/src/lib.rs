@@ -1,1 +1,7 @@
 //! Graph to graph, graph to kernels and plan: one pass, one file.
+//!
+//! `pipeline` is the list of passes in order. Nothing here knows of machine code, files or devices.
+pub mod cluster;
+pub mod lower;
+pub mod memory;
+pub mod schedule;

@@ -1,0 +1,374 @@
+//! Cluster: every value gets a kernel, or is computed inside the kernels that use it.
+//!
+//! Before: a graph without dead code. After: [`Clusters`] names the values that are kept in memory (*roots*) and the
+//! group (one kernel or one launch) that makes each of them; every other value is computed inline by its users.
+//!
+//! One walk from the last operation to the first. A value that one stream group needs is computed in it; a value that
+//! several need, or that must be in memory, becomes a root and joins a user's group if both walk the same rows and no
+//! path leaves the value and comes back (the group graph stays acyclic).
+use lolm_ir::axis::AxisSet;
+use lolm_ir::op::{Class, Op, Unary};
+use lolm_ir::{Graph, ValueId};
+use std::collections::BTreeSet;
+
+/// A group, by position in [`Clusters::groups`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GroupId(pub u32);
+
+/// Which generator a group is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupKind {
+    /// Elementwise chains and reductions over `rows`, and along `inner` within a row.
+    Stream,
+    /// A large dot.
+    Contract(ValueId),
+    /// A sum of rows into a table of rows.
+    Scatter(ValueId),
+    /// Rows of a state overwritten.
+    Update(ValueId),
+    /// A recurrence along one axis.
+    Scan(ValueId),
+    /// An attention, a selective scan, a cross-entropy, or a gradient of one.
+    Fused(ValueId),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Group {
+    pub kind: GroupKind,
+    /// Values that the group writes to memory, in graph order.
+    pub roots: BTreeSet<ValueId>,
+    /// Axes that number the rows.
+    pub rows: AxisSet,
+    /// Axes walked within a row; empty for purely elementwise groups.
+    pub inner: AxisSet,
+    /// Roots of other groups, and leaves, that the group reads.
+    pub reads: BTreeSet<ValueId>,
+    /// Those of them that it reads at other coordinates than the ones it computes at.
+    pub moved: BTreeSet<ValueId>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Clusters {
+    pub groups: Vec<Group>,
+    /// For each value, the group that has it as a root.
+    pub owner: Vec<Option<GroupId>>,
+}
+
+/// Dots below this many multiply-adds are reductions inside a stream kernel.
+const SMALL_DOT: usize = 1 << 12;
+
+/// Groups the values of a graph.
+pub fn cluster(g: &Graph) -> Clusters {
+    let mut walk = Walk {
+        g,
+        out: Clusters { groups: vec![], owner: vec![None; g.nodes.len()] },
+        needs: vec![BTreeSet::new(); g.nodes.len()],
+        moved: vec![BTreeSet::new(); g.nodes.len()],
+        kept: vec![false; g.nodes.len()],
+    };
+    for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
+        walk.keep(v);
+    }
+    for v in g.ids().rev() {
+        walk.visit(v);
+    }
+    walk.out
+}
+
+/// The value behind renames, fixed indices and slices: where such a view of memory really lies.
+pub fn view_base(g: &Graph, mut v: ValueId) -> ValueId {
+    while let Op::Rename { .. } | Op::At { .. } | Op::Slice { .. } | Op::StopGradient = g.node(v).op {
+        v = g.node(v).args[0];
+    }
+    v
+}
+
+/// True for dots that are worth a matrix product: both sides have axes of their own and there is enough to do.
+pub fn is_contract(g: &Graph, v: ValueId) -> bool {
+    let n = g.node(v);
+    let Op::Dot { axes } = n.op else { return false };
+    let (a, b) = (g.axes_of(n.args[0]), g.axes_of(n.args[1]));
+    let (k, m, w) = (g.elements(axes), g.elements(a.minus(b)), g.elements(b.minus(a)));
+    !a.minus(b).is_empty() && !b.minus(a).is_empty() && k >= 4 && m.max(w) >= 4 && k * m * w >= SMALL_DOT
+}
+
+struct Walk<'a> {
+    g: &'a Graph,
+    out: Clusters,
+    /// Groups that compute with the value.
+    needs: Vec<BTreeSet<GroupId>>,
+    /// Those of them that read it at other coordinates than their own.
+    moved: Vec<BTreeSet<GroupId>>,
+    /// Values that must be in memory.
+    kept: Vec<bool>,
+}
+
+/// How a value takes part in a stream group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Shape {
+    rows: AxisSet,
+    inner: AxisSet,
+}
+
+impl Walk<'_> {
+    /// The value, or the memory it is a view of, must be a root.
+    fn keep(&mut self, v: ValueId) {
+        let op = &self.g.node(v).op;
+        if let Op::Part(_) = op {
+            return;
+        }
+        self.kept[v.0 as usize] |= !matches!(op, Op::Leaf(_));
+    }
+
+    fn visit(&mut self, v: ValueId) {
+        let n = self.g.node(v);
+        let i = v.0 as usize;
+        let wanted = self.kept[i] || !self.needs[i].is_empty();
+        if !wanted && n.types.len() == 1 {
+            return;
+        }
+        match &n.op {
+            Op::Leaf(_) => self.read(v),
+            Op::Part(_) => {
+                self.keep(n.args[0]);
+                for u in self.needs[i].clone() {
+                    self.need(n.args[0], u, true);
+                }
+            }
+            Op::Dot { .. } if is_contract(self.g, v) => self.separate(v, GroupKind::Contract(v)),
+            Op::ScatterAdd { .. } => self.separate(v, GroupKind::Scatter(v)),
+            Op::Update { .. } => self.separate(v, GroupKind::Update(v)),
+            Op::Recurrence { .. } => self.separate(v, GroupKind::Scan(v)),
+            op if op.info().class == Class::Fused && !op.is_elementwise() => {
+                self.separate(v, GroupKind::Fused(v));
+            }
+            _ => self.stream(v),
+        }
+    }
+
+    /// Users of memory note that they read it.
+    fn read(&mut self, v: ValueId) {
+        for u in self.needs[v.0 as usize].clone() {
+            self.read_by(v, u);
+        }
+    }
+
+    fn read_by(&mut self, v: ValueId, user: GroupId) {
+        let group = &mut self.out.groups[user.0 as usize];
+        group.reads.insert(v);
+        if self.moved[v.0 as usize].contains(&user) {
+            group.moved.insert(v);
+        }
+    }
+
+    /// A value with a group of its own.
+    fn separate(&mut self, v: ValueId, kind: GroupKind) {
+        let axes = self.g.axes_of(v);
+        let id = self.new_group(kind, Shape { rows: axes, inner: AxisSet::EMPTY });
+        self.own(v, id);
+        let args = self.g.node(v).args.clone();
+        match kind {
+            // Operands of matrix products and of fused operations are views of memory.
+            GroupKind::Contract(_) | GroupKind::Fused(_) => {
+                for a in args {
+                    let base = view_base(self.g, a);
+                    self.keep(base);
+                    self.need(base, id, true);
+                }
+            }
+            GroupKind::Scatter(_) | GroupKind::Update(_) => {
+                for (i, a) in args.into_iter().enumerate() {
+                    let base = matches!((kind, i), (GroupKind::Scatter(_), 2) | (GroupKind::Update(_), 0));
+                    if base {
+                        self.keep(a);
+                    }
+                    self.need(a, id, base);
+                }
+            }
+            GroupKind::Scan(_) | GroupKind::Stream => {
+                for a in args {
+                    self.need(a, id, false);
+                }
+            }
+        }
+    }
+
+    fn new_group(&mut self, kind: GroupKind, s: Shape) -> GroupId {
+        let (roots, reads, moved) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        self.out.groups.push(Group { kind, roots, rows: s.rows, inner: s.inner, reads, moved });
+        GroupId(self.out.groups.len() as u32 - 1)
+    }
+
+    /// Makes v a root of the group; all its other users read it from memory.
+    fn own(&mut self, v: ValueId, id: GroupId) {
+        self.out.owner[v.0 as usize] = Some(id);
+        self.out.groups[id.0 as usize].roots.insert(v);
+        for u in self.needs[v.0 as usize].clone() {
+            if u != id {
+                self.read_by(v, u);
+            }
+        }
+    }
+
+    fn need(&mut self, v: ValueId, by: GroupId, moved: bool) {
+        self.needs[v.0 as usize].insert(by);
+        if moved {
+            self.moved[v.0 as usize].insert(by);
+        }
+    }
+
+    /// An elementwise operation, an index operation or a reduction.
+    fn stream(&mut self, v: ValueId) {
+        let i = v.0 as usize;
+        let users: Vec<GroupId> = self.needs[i].iter().copied().collect();
+        let one_user = users.len() == 1;
+        let inline = !self.kept[i] && (self.is_cheap(v) || (one_user && self.fits_inline(v, users[0])));
+        if inline {
+            for u in users {
+                let moved = self.moved[i].contains(&u);
+                self.absorb(v, u);
+                self.spread(v, u, moved);
+            }
+            return;
+        }
+        let host = users.iter().copied().rev().find(|u| self.can_join(v, *u, &users));
+        let id = match host {
+            Some(u) => {
+                self.absorb(v, u);
+                u
+            }
+            None => {
+                let shape = self.shape(v);
+                self.new_group(GroupKind::Stream, shape)
+            }
+        };
+        self.own(v, id);
+        self.spread(v, id, false);
+    }
+
+    /// Operands of v are needed where v is computed.
+    fn spread(&mut self, v: ValueId, id: GroupId, moved: bool) {
+        let n = self.g.node(v);
+        let moves = n.op.info().class == Class::Index && !matches!(n.op, Op::StopGradient);
+        for (i, a) in n.args.clone().into_iter().enumerate() {
+            let lookup = matches!(n.op, Op::Gather { .. }) && i == 0;
+            if lookup {
+                self.keep(view_base(self.g, a));
+            }
+            self.need(a, id, moved || (moves && !(matches!(n.op, Op::Gather { .. }) && i == 1)));
+        }
+    }
+
+    fn reduced(&self, v: ValueId) -> Option<AxisSet> {
+        match self.g.node(v).op {
+            Op::Reduce { axes, .. } | Op::Dot { axes } => Some(axes),
+            Op::ArgMax(a) => Some(a.into()),
+            _ => None,
+        }
+    }
+
+    fn shape(&self, v: ValueId) -> Shape {
+        Shape { rows: self.g.axes_of(v), inner: self.reduced(v).unwrap_or_default() }
+    }
+
+    /// The shape of the group with v computed in it, if rows and inner axes agree.
+    fn merged(&self, v: ValueId, id: GroupId, root: bool) -> Option<Shape> {
+        let g = &self.out.groups[id.0 as usize];
+        if g.kind != GroupKind::Stream {
+            return None;
+        }
+        let (mine, all) = (self.g.axes_of(v), g.rows.union(g.inner));
+        match self.reduced(v) {
+            None if !root || mine == all || mine == g.rows => Some(Shape { rows: g.rows, inner: g.inner }),
+            None => None,
+            Some(x) if g.inner.is_empty() => {
+                let rest = g.rows.minus(mine);
+                (g.rows.contains(mine) && x.contains(rest)).then_some(Shape { rows: mine, inner: x })
+            }
+            Some(x) => (mine == g.rows && x == g.inner).then_some(Shape { rows: g.rows, inner: g.inner }),
+        }
+    }
+
+    fn fits_inline(&self, v: ValueId, user: GroupId) -> bool {
+        if self.reduced(v).is_none() {
+            return !self.is_wasteful(v, user);
+        }
+        !self.moved[v.0 as usize].contains(&user) && self.merged(v, user, false).is_some()
+    }
+
+    fn absorb(&mut self, v: ValueId, id: GroupId) {
+        if let Some(s) = self.merged(v, id, false) {
+            let g = &mut self.out.groups[id.0 as usize];
+            (g.rows, g.inner) = (s.rows, s.inner);
+        }
+    }
+
+    /// Expensive functions of few elements are not recomputed for every row of a large group.
+    fn is_wasteful(&self, v: ValueId, user: GroupId) -> bool {
+        let costly = match self.g.node(v).op {
+            Op::Unary(u) => !matches!(u, Unary::Neg | Unary::Abs | Unary::Not),
+            _ => false,
+        };
+        let g = &self.out.groups[user.0 as usize];
+        costly && self.g.elements(self.g.axes_of(v)) * 8 < self.g.elements(g.rows.union(g.inner))
+    }
+
+    fn can_join(&self, v: ValueId, id: GroupId, users: &[GroupId]) -> bool {
+        !self.moved[v.0 as usize].contains(&id)
+            && self.merged(v, id, true).is_some()
+            && users.iter().all(|u| *u == id || !self.reaches(*u, id))
+    }
+
+    /// True if `to` depends on a root of `from`.
+    fn reaches(&self, from: GroupId, to: GroupId) -> bool {
+        let (mut seen, mut todo) = (BTreeSet::from([to]), vec![to]);
+        while let Some(x) = todo.pop() {
+            for r in &self.out.groups[x.0 as usize].reads {
+                if let Some(o) = self.out.owner[r.0 as usize]
+                    && seen.insert(o)
+                {
+                    if o == from {
+                        return true;
+                    }
+                    todo.push(o);
+                }
+            }
+        }
+        false
+    }
+
+    /// Values that cost less to compute again than to keep: constants, indices, draws of randomness and short chains on
+    /// one tensor of memory.
+    fn is_cheap(&self, v: ValueId) -> bool {
+        let mut loads = 0;
+        self.cheap(v, 3, &mut loads) && loads <= 1
+    }
+
+    fn cheap(&self, v: ValueId, depth: usize, loads: &mut usize) -> bool {
+        let n = self.g.node(v);
+        if self.kept[v.0 as usize] {
+            *loads += 1;
+            return true;
+        }
+        let more = |s: &Self, loads: &mut usize| depth > 0 && n.args.iter().all(|a| s.cheap(*a, depth - 1, loads));
+        match &n.op {
+            Op::Const(_) | Op::Iota(_) | Op::Random { .. } => true,
+            Op::Leaf(_) => {
+                *loads += !self.g.axes_of(v).is_empty() as usize;
+                true
+            }
+            Op::Rename { .. } | Op::At { .. } | Op::Slice { .. } | Op::StopGradient | Op::Shift { .. } => {
+                self.cheap(n.args[0], depth, loads)
+            }
+            Op::Unary(Unary::Neg | Unary::Abs | Unary::Not) | Op::Cast(_) | Op::Select | Op::Binary(_) => {
+                more(self, loads)
+            }
+            Op::Unary(_) | Op::Mix => false,
+            // A value not yet visited may become a root; it is read from memory then.
+            _ => {
+                *loads += 1;
+                matches!(n.op, Op::Part(_))
+            }
+        }
+    }
+}
