@@ -1,1 +1,2 @@
 //! Loads an artifact, runs its plans, trains and generates.
+pub mod cpu;

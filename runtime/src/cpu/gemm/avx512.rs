@@ -1,0 +1,141 @@
+//! The tile with 512-bit vectors: 6 rows by 4 vectors, 24 chains of fused multiply-adds.
+#![cfg(target_arch = "x86_64")]
+use super::{Kernel, View, Write};
+use std::arch::x86_64::*;
+
+pub struct Avx512;
+
+const LANES: usize = 16;
+
+impl Kernel for Avx512 {
+    const ROWS: usize = 6;
+    const COLS: usize = 64;
+
+    #[rustfmt::skip]
+    unsafe fn tile(rows: usize, cols: usize, k: usize, a: View, b: *const f32, b_row: isize, c: *mut f32, c_row: isize, w: Write) {
+        macro_rules! run {
+            ($m:literal, $v:literal) => { tile::<$m, $v>(cols, k, a, b, b_row, c, c_row, w) };
+        }
+        // SAFETY: the caller's tile, of this many rows and vectors; the CPU has the instructions.
+        unsafe {
+        match (rows, cols.div_ceil(LANES)) {
+            (1, 1) => run!(1, 1), (1, 2) => run!(1, 2), (1, 3) => run!(1, 3), (1, _) => run!(1, 4),
+            (2, 1) => run!(2, 1), (2, 2) => run!(2, 2), (2, 3) => run!(2, 3), (2, _) => run!(2, 4),
+            (3, 1) => run!(3, 1), (3, 2) => run!(3, 2), (3, 3) => run!(3, 3), (3, _) => run!(3, 4),
+            (4, 1) => run!(4, 1), (4, 2) => run!(4, 2), (4, 3) => run!(4, 3), (4, _) => run!(4, 4),
+            (5, 1) => run!(5, 1), (5, 2) => run!(5, 2), (5, 3) => run!(5, 3), (5, _) => run!(5, 4),
+            (_, 1) => run!(6, 1), (_, 2) => run!(6, 2), (_, 3) => run!(6, 3), (_, _) => run!(6, 4),
+        } }
+    }
+
+    unsafe fn pack_transposed(k: usize, cols: usize, from: *const f32, col: isize, to: *mut f32) {
+        for j in (0..Self::COLS).step_by(LANES) {
+            let n = cols.saturating_sub(j).min(LANES);
+            let column = from.wrapping_offset(j as isize * col);
+            for t in (0..k).step_by(LANES) {
+                let depth = LANES.min(k - t);
+                // SAFETY: n columns of depth elements, and depth rows of the panel, as the caller promises.
+                unsafe { transpose(depth, n, column.wrapping_add(t), col, to.add(t * Self::COLS + j), Self::COLS) };
+            }
+        }
+    }
+}
+
+/// Packed panels have whole vectors and B read in place has whole panels, so loads of B need no mask; stores do.
+#[target_feature(enable = "avx512f")]
+unsafe fn tile<const M: usize, const V: usize>(
+    cols: usize,
+    k: usize,
+    a: View,
+    mut b: *const f32,
+    b_row: isize,
+    c: *mut f32,
+    c_row: isize,
+    w: Write,
+) {
+    let mut acc = [[_mm512_setzero_ps(); V]; M];
+    let mut at = [a.ptr.cast_const(); M];
+    for (r, at) in at.iter_mut().enumerate() {
+        *at = at.wrapping_offset(r as isize * a.row);
+    }
+    for _ in 0..k {
+        // SAFETY: row t of B holds V vectors; element (r, t) of A.
+        unsafe {
+            let mut row = [_mm512_setzero_ps(); V];
+            for (v, x) in row.iter_mut().enumerate() {
+                *x = _mm512_loadu_ps(b.add(v * LANES));
+            }
+            for r in 0..M {
+                let x = _mm512_set1_ps(*at[r]);
+                at[r] = at[r].wrapping_offset(a.col);
+                for v in 0..V {
+                    acc[r][v] = _mm512_fmadd_ps(x, row[v], acc[r][v]);
+                }
+            }
+        }
+        b = b.wrapping_offset(b_row);
+    }
+    let alpha = _mm512_set1_ps(w.alpha);
+    for (r, sums) in acc.iter().enumerate() {
+        for (v, sum) in sums.iter().enumerate() {
+            let mask = mask(cols - v * LANES);
+            let to = c.wrapping_offset(r as isize * c_row).wrapping_add(v * LANES);
+            // SAFETY: the masked elements are columns of row r of the tile.
+            unsafe {
+                let out = match w.add {
+                    true => _mm512_fmadd_ps(*sum, alpha, _mm512_maskz_loadu_ps(mask, to)),
+                    false => _mm512_mul_ps(*sum, alpha),
+                };
+                _mm512_mask_storeu_ps(to, mask, out);
+            }
+        }
+    }
+}
+
+/// The lowest n lanes, all of them from 16 on.
+fn mask(n: usize) -> __mmask16 {
+    if n >= LANES { !0 } else { (1 << n) - 1 }
+}
+
+/// `to[t · to_row + j] = from[j · col + t]` for t < depth and j < n, and 0 for n <= j < 16.
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose(depth: usize, n: usize, from: *const f32, col: isize, to: *mut f32, to_row: usize) {
+    let mask = mask(depth);
+    let mut x = [_mm512_setzero_ps(); LANES];
+    for (j, x) in x.iter_mut().enumerate().take(n) {
+        // SAFETY: the first `depth` elements of column j < n.
+        *x = unsafe { _mm512_maskz_loadu_ps(mask, from.wrapping_offset(j as isize * col)) };
+    }
+    let mut pairs = x;
+    for i in (0..LANES).step_by(2) {
+        pairs[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+    // quads[4g + q], lane l: elements 4l + q of columns 4g .. 4g + 3.
+    let mut quads = pairs;
+    for i in (0..LANES).step_by(4) {
+        for h in 0..2 {
+            let (lo, hi) = (_mm512_castps_pd(pairs[i + h]), _mm512_castps_pd(pairs[i + h + 2]));
+            quads[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(lo, hi));
+            quads[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(lo, hi));
+        }
+    }
+    for q in 0..4 {
+        let even = _mm512_shuffle_f32x4::<0x88>(quads[q], quads[4 + q]);
+        let odd = _mm512_shuffle_f32x4::<0xdd>(quads[q], quads[4 + q]);
+        let even2 = _mm512_shuffle_f32x4::<0x88>(quads[8 + q], quads[12 + q]);
+        let odd2 = _mm512_shuffle_f32x4::<0xdd>(quads[8 + q], quads[12 + q]);
+        let rows = [
+            _mm512_shuffle_f32x4::<0x88>(even, even2),
+            _mm512_shuffle_f32x4::<0x88>(odd, odd2),
+            _mm512_shuffle_f32x4::<0xdd>(even, even2),
+            _mm512_shuffle_f32x4::<0xdd>(odd, odd2),
+        ];
+        for (l, row) in rows.into_iter().enumerate() {
+            if 4 * l + q < depth {
+                // SAFETY: row 4l + q < depth of the panel.
+                unsafe { _mm512_storeu_ps(to.add((4 * l + q) * to_row), row) };
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The tile in plain Rust: the definition that the vector kernels must equal bit for bit, and the fallback.
+use super::{Kernel, View, Write};
+
+pub struct Portable;
+
+impl Kernel for Portable {
+    const ROWS: usize = 6;
+    const COLS: usize = 16;
+
+    unsafe fn tile(
+        rows: usize,
+        cols: usize,
+        k: usize,
+        a: View,
+        b: *const f32,
+        b_row: isize,
+        c: *mut f32,
+        c_row: isize,
+        w: Write,
+    ) {
+        for r in 0..rows {
+            for j in 0..cols {
+                // SAFETY: the caller's tile: k terms of row r and column j, and element (r, j) of C.
+                unsafe {
+                    let sum = (0..k).fold(0.0f32, |sum, t| {
+                        (*a.at(r, t)).mul_add(*b.wrapping_offset(t as isize * b_row).add(j), sum)
+                    });
+                    let to = c.wrapping_offset(r as isize * c_row).add(j);
+                    *to = if w.add { sum.mul_add(w.alpha, *to) } else { w.alpha * sum };
+                }
+            }
+        }
+    }
+
+    unsafe fn pack_transposed(k: usize, cols: usize, from: *const f32, col: isize, to: *mut f32) {
+        for t in 0..k {
+            for j in 0..Self::COLS {
+                // SAFETY: column j < cols of `from`; k · COLS elements of `to`.
+                unsafe {
+                    let x = if j < cols { *from.wrapping_offset(j as isize * col).add(t) } else { 0.0 };
+                    *to.add(t * Self::COLS + j) = x;
+                }
+            }
+        }
+    }
+}
