@@ -2,6 +2,8 @@
 //!
 //! Hashing is given by the caller, so that this crate stays free of it; writer and reader share the layout here. The
 //! manifest is JSON, the code is position-independent text without relocations.
+pub mod container;
+
 use crate::dtype::DType;
 use crate::graph::{Init, Table};
 use crate::plan::Plan;
