@@ -1,7 +1,10 @@
 //! Graph to graph, graph to kernels and plan: one pass, one file.
 //!
 //! `pipeline` is the list of passes in order. Nothing here knows of machine code, files or devices.
+pub mod canonicalize;
 pub mod cluster;
+pub mod differentiate;
 pub mod lower;
 pub mod memory;
+pub mod optimizer;
 pub mod schedule;
