@@ -1,0 +1,255 @@
+//! The programs of a LOLM: functions of the spec and a shape.
+use super::cx::{Axes, Cx};
+use super::decoder::{decoder, tok_emb};
+use super::gate::{Paths, fuse, gate};
+use super::losses::{argmax, losses, mean_gate, memory_entropy, token_loss};
+use super::memory::memory;
+use super::regime::{Noise, regime};
+use super::ssm::ssm;
+use crate::blocks::one_hot;
+use crate::spec::LolmSpec;
+use lolm_ir::graph::LeafKind;
+use lolm_ir::{DType, Graph, GraphError, ValueId};
+
+/// A program and its shape. Inputs are declared where they are used: `tokens` and `targets` `i32[b,t]` (-1 is ignored),
+/// `tau` `f32[]`, `seed` and `step` `i32[]`, `gate.force` `f32[]` (negative: as learned), `pos` `i32[b]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Program {
+    /// Forward with losses: `loss.total`, `loss.tok` and every other `loss.<part>`, and `gate.mean`.
+    Train { batch: usize, seq: usize, noise: Noise },
+    /// Forward without noise: `logits`, and `h`, `z`, `mem_read`, `mem_attn`, `regime_probs`, `gate` where present.
+    Forward { batch: usize, seq: usize, forced_gate: bool },
+    /// `loss` of each token, `gate.mean` by feature, `gate.histogram`, `regime.usage`, `memory.entropy`.
+    Eval { batch: usize, seq: usize },
+    /// Tokens that go on from states: `logits` of the last one, `gate`, and `regime`, the code of each token. The tokens
+    /// lie within one memory chunk: their number divides it and `pos`.
+    Step { slots: usize, tokens: usize },
+}
+
+/// Why there is no such program.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("program {program}: {what} is {found}, expected {expected}")]
+    Shape { program: &'static str, what: &'static str, found: usize, expected: String },
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// Bins of the histogram of gate values over [0, 1].
+pub const HISTOGRAM_BINS: usize = 20;
+
+/// The graph of a program.
+pub fn build(spec: &LolmSpec, program: &Program) -> Result<Graph, BuildError> {
+    program.check(spec)?;
+    let (batch, tokens) = program.shape();
+    let mut cx = Cx::new(program.name(), spec, batch, tokens, matches!(program, Program::Step { .. }));
+    match program {
+        Program::Train { noise, .. } => train(&mut cx, *noise),
+        Program::Forward { forced_gate, .. } => forward(&mut cx, *forced_gate),
+        Program::Eval { .. } => eval(&mut cx),
+        Program::Step { .. } => step(&mut cx),
+    }
+    Ok(cx.into_builder().finish()?)
+}
+
+/// Names and shapes of the parameters of the model, in the order of the graph. The heads of the loss are not among
+/// them: they are trained and stored beside the model, but the published counts leave them out.
+pub fn parameters(spec: &LolmSpec) -> Result<Vec<(String, Vec<usize>)>, BuildError> {
+    Ok(all_parameters(spec)?.into_iter().filter(|(n, _)| !n.starts_with("loss.")).collect())
+}
+
+/// Names and shapes of the parameters that only training needs.
+pub fn loss_parameters(spec: &LolmSpec) -> Result<Vec<(String, Vec<usize>)>, BuildError> {
+    Ok(all_parameters(spec)?.into_iter().filter(|(n, _)| n.starts_with("loss.")).collect())
+}
+
+fn all_parameters(spec: &LolmSpec) -> Result<Vec<(String, Vec<usize>)>, BuildError> {
+    let g = build(spec, &Program::Train { batch: 1, seq: spec.max_seq_len, noise: Noise::Random })?;
+    let params = g.leaves.iter().filter(|l| matches!(l.kind, LeafKind::Param(_)));
+    Ok(params.map(|l| (l.name.clone(), l.shape(&g))).collect())
+}
+
+/// The numbers of tokens in which a prompt may be taken in, longest first. Taken greedily, with each only at a position
+/// that it divides, they end at every chunk border.
+pub fn prefill_sizes(spec: &LolmSpec) -> Vec<usize> {
+    let (len, whole) = (spec.chunk_len(), spec.memory.as_ref().is_none_or(|m| m.n_chunks == 1));
+    let fits = |n: &usize| if whole { *n <= len } else { len % n == 0 };
+    [256, 128, 64, 32, 16, 8, 4, 2, 1].into_iter().filter(fits).collect()
+}
+
+impl Program {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Program::Train { .. } => "train",
+            Program::Forward { .. } => "forward",
+            Program::Eval { .. } => "eval",
+            Program::Step { .. } => "step",
+        }
+    }
+
+    /// Sequences and tokens of each.
+    pub fn shape(&self) -> (usize, usize) {
+        match *self {
+            Program::Train { batch, seq, .. } | Program::Forward { batch, seq, .. } | Program::Eval { batch, seq } => {
+                (batch, seq)
+            }
+            Program::Step { slots, tokens } => (slots, tokens),
+        }
+    }
+
+    fn check(&self, spec: &LolmSpec) -> Result<(), BuildError> {
+        let (batch, tokens) = self.shape();
+        let program = self.name();
+        let shape = |what, found, expected: String| Err(BuildError::Shape { program, what, found, expected });
+        if batch == 0 {
+            return shape("the batch", batch, "1 or more".into());
+        }
+        if tokens == 0 || tokens > spec.max_seq_len {
+            return shape("the number of tokens", tokens, format!("1 to max_seq_len = {}", spec.max_seq_len));
+        }
+        match self {
+            Program::Step { .. } if !prefill_sizes(spec).contains(&tokens) => {
+                shape("the number of tokens", tokens, format!("one of {:?}", prefill_sizes(spec)))
+            }
+            Program::Step { .. } => Ok(()),
+            Program::Train { .. } | Program::Forward { .. } | Program::Eval { .. } => match &spec.memory {
+                Some(m) if tokens < m.n_chunks => {
+                    shape("the number of tokens", tokens, format!("at least memory.n_chunks = {}", m.n_chunks))
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// What the model gives before the head.
+struct Model {
+    paths: Paths,
+    /// `[b, t, d]`
+    gate: Option<ValueId>,
+    /// `[b, t, d]`
+    o: ValueId,
+}
+
+/// `i32[b,t]` under this name.
+fn ids(cx: &mut Cx, name: &str) -> ValueId {
+    let Axes { b, t, .. } = cx.ax;
+    cx.input(name, DType::I32, &[vec![b], vec![t]])
+}
+
+/// The model from its tokens to the fused o.
+fn model(cx: &mut Cx, noise: Option<Noise>, forced_gate: bool) -> Model {
+    let tokens = ids(cx, "tokens");
+    let spec = cx.spec;
+    let h = decoder(cx, tokens); // [b, t, d]
+    let z = spec.ssm.as_ref().map(|s| ssm(cx, s, h)); // [b, t, d]
+    let memory = spec.memory.as_ref().map(|s| memory(cx, s, h));
+    let regime = spec.regime.as_ref().map(|s| {
+        let streams: Vec<ValueId> = [z, Some(h), memory.map(|m| m.read)].into_iter().flatten().collect();
+        regime(cx, s, &streams, noise)
+    });
+    let paths = Paths { h, z, memory, regime };
+    let gate = spec.gate.as_ref().map(|s| gate(cx, s, &paths, forced_gate)); // [b, t, d]
+    let o = fuse(cx, &paths, gate); // [b, t, d]
+    Model { paths, gate, o }
+}
+
+/// `o · tok_embᵀ`, over the vocabulary.
+fn head(cx: &mut Cx, o: ValueId) -> ValueId {
+    cx.scope("head");
+    let (d, emb) = (cx.ax.d, tok_emb(cx));
+    cx.dot(&[d], o, emb)
+}
+
+fn train(cx: &mut Cx, noise: Noise) {
+    cx.dropout = cx.spec.dropout > 0.0;
+    let m = model(cx, Some(noise), false);
+    let logits = head(cx, m.o); // [b, t, v]
+    let targets = ids(cx, "targets");
+    let token = token_loss(cx, logits, targets); // [b, t]
+    let losses = losses(cx, &m.paths, m.gate, token, targets);
+    cx.output("loss.total", losses.total, &[]);
+    for (part, value) in losses.parts {
+        cx.output(&format!("loss.{part}"), value, &[]);
+    }
+    if let Some(g) = m.gate {
+        let mean = mean_gate(cx, g);
+        cx.output("gate.mean", mean, &[]);
+    }
+}
+
+fn forward(cx: &mut Cx, forced_gate: bool) {
+    let Axes { b, t, d, v, .. } = cx.ax;
+    let m = model(cx, None, forced_gate);
+    let logits = head(cx, m.o); // [b, t, v]
+    let mut rows = |name, value, axis| cx.output(name, value, &[vec![b], vec![t], vec![axis]]);
+    rows("logits", logits, v);
+    rows("h", m.paths.h, d);
+    if let Some(z) = m.paths.z {
+        rows("z", z, d);
+    }
+    if let Some(memory) = m.paths.memory {
+        rows("mem_read", memory.read, d);
+        rows("mem_attn", memory.attn, memory.m);
+    }
+    if let Some(regime) = m.paths.regime {
+        rows("regime_probs", regime.probs, regime.codes);
+    }
+    if let Some(gate) = m.gate {
+        rows("gate", gate, d);
+    }
+}
+
+fn eval(cx: &mut Cx) {
+    let Axes { b, t, d, .. } = cx.ax;
+    let m = model(cx, None, true);
+    let logits = head(cx, m.o); // [b, t, v]
+    let targets = ids(cx, "targets");
+    let loss = token_loss(cx, logits, targets); // [b, t]
+    cx.output("loss", loss, &[vec![b], vec![t]]);
+    if let Some(g) = m.gate {
+        cx.scope("eval.gate");
+        let mean = cx.mean(&[b, t], g); // [d]
+        cx.output("gate.mean", mean, &[vec![d]]);
+        histogram(cx, g);
+    }
+    if let Some(regime) = &m.paths.regime {
+        cx.scope("eval.regime");
+        let code = argmax(cx, regime); // i32[b, t]
+        let hot = one_hot(cx, regime.codes, code); // [b, t, o]
+        let usage = cx.sum(&[b, t], hot); // [o]
+        cx.output("regime.usage", usage, &[vec![regime.codes]]);
+    }
+    if let Some(memory) = &m.paths.memory {
+        let entropy = memory_entropy(cx, memory);
+        cx.output("memory.entropy", entropy, &[]);
+    }
+}
+
+/// How often each feature's gate falls in each of the bins; 1 belongs to the last.
+fn histogram(cx: &mut Cx, g: ValueId) {
+    let Axes { b, t, d, .. } = cx.ax;
+    let bins = cx.axis("bins", HISTOGRAM_BINS);
+    let place = cx.scale(g, HISTOGRAM_BINS as f32);
+    let place = cx.cast(place, DType::I32); // i32[b, t, d]
+    let last = cx.int(HISTOGRAM_BINS as i32 - 1);
+    let place = cx.min(place, last);
+    let hot = one_hot(cx, bins, place); // [b, t, d, bins]
+    let counts = cx.sum(&[b, t], hot); // [d, bins]
+    cx.output("gate.histogram", counts, &[vec![d], vec![bins]]);
+}
+
+fn step(cx: &mut Cx) {
+    let Axes { b, t, d, v, .. } = cx.ax;
+    let m = model(cx, None, true);
+    let last = cx.last(m.o); // [b, d]
+    let logits = head(cx, last); // [b, v]
+    cx.output("logits", logits, &[vec![b], vec![v]]);
+    if let Some(gate) = m.gate {
+        cx.output("gate", gate, &[vec![b], vec![t], vec![d]]);
+    }
+    if let Some(regime) = &m.paths.regime {
+        let code = argmax(cx, regime); // i32[b, t]
+        cx.output("regime", code, &[vec![b], vec![t]]);
+    }
+}

@@ -1,0 +1,29 @@
+//! The specs that come with the compiler.
+use super::{LolmSpec, SpecError};
+
+macro_rules! specs {
+    ($($name:literal),* $(,)?) => {
+        /// Every spec by name, with its text.
+        pub const LIBRARY: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../specs/", $name, ".toml")))),*];
+    };
+}
+
+specs! {
+    "lolm-demo",
+    "lolm-20m",
+    "lolm-149m",
+    "lolm-304m",
+    "lolm-304m-native",
+    "lolm-1.6b",
+    "ablation-decoder",
+    "ablation-memory",
+    "ablation-ssm",
+    "ablation-ssm-memory",
+    "ablation-ssm-memory-regime",
+}
+
+/// The spec of this name, if there is one.
+pub fn library(name: &str) -> Option<Result<LolmSpec, SpecError>> {
+    let (_, text) = LIBRARY.iter().find(|(n, _)| *n == name)?;
+    Some(LolmSpec::parse(&format!("{name}.toml"), text))
+}

@@ -1,0 +1,248 @@
+//! The schema of `kind = "lolm"`: which keys there are, what they may be, and how they must fit together.
+use super::reader::{Result, Section};
+use super::source::{Entry, Node, Value};
+use super::*;
+
+const TOP: &[&str] = &[
+    "kind",
+    "tokenizer",
+    "d_model",
+    "n_heads",
+    "n_layers",
+    "d_ff",
+    "vocab_size",
+    "max_seq_len",
+    "rope_theta",
+    "dropout",
+    "ssm",
+    "memory",
+    "regime",
+    "gate",
+    "loss",
+    "optimizer",
+    "training",
+];
+const SSM: &[&str] = &["enabled", "kind", "n_layers", "d_state", "expand", "conv_kernel", "dt_rank"];
+const MEMORY: &[&str] = &["enabled", "n_banks", "n_slots", "slot_dim", "n_chunks"];
+const REGIME: &[&str] = &[
+    "enabled",
+    "n_codes",
+    "d_regime",
+    "neighbor_interaction",
+    "neighbor_kernel_size",
+    "gradient_isolation",
+    "temp_start",
+    "temp_end",
+    "temp_anneal_steps",
+];
+const GATE: &[&str] = &["enabled", "init_bias", "normalize_branches"];
+const LOSS: &[&str] = &[
+    "lambda_future",
+    "lambda_changepoint",
+    "lambda_regime",
+    "lambda_balance",
+    "lambda_sticky",
+    "lambda_competitive",
+    "lambda_mem",
+    "lambda_manifest",
+    "future_window",
+    "cpc_temperature",
+    "cpc_max_positions",
+    "cpc_proj_dim",
+];
+const OPTIMIZER: &[&str] = &["lr", "betas", "eps", "weight_decay", "clip"];
+const TRAINING: &[&str] =
+    &["batch", "seq", "accumulate", "steps", "warmup", "floor", "loss_limit", "skip_limit", "seed"];
+
+/// Layers, banks and chunks are unrolled, so their number is bounded more tightly than a length.
+const MAX_LAYERS: usize = 1024;
+const MAX_BANKS: usize = 64;
+const MAX_CHUNKS: usize = 256;
+const MAX_TAPS: usize = 64;
+const MAX_STEPS: usize = 1 << 40;
+
+/// Reads a whole spec.
+pub fn read(root: Node) -> Result<LolmSpec> {
+    let s = Section::open("", root, TOP)?;
+    s.choice("kind", &[("lolm", ())])?;
+    let (d_model, max_seq_len) = (s.length("d_model")?, s.length("max_seq_len")?);
+    let regime_section = s.section("regime", REGIME)?;
+    let ssm = s.section("ssm", SSM)?.map_or(Ok(None), |x| ssm(&x))?;
+    let gate = match s.section("gate", GATE)? {
+        Some(g) if g.flag_or("enabled", true)? => Some(gate(&s, &g, regime_section.as_ref(), ssm.is_some())?),
+        _ => None,
+    };
+    Ok(LolmSpec {
+        tokenizer: s.choice("tokenizer", &[("bytes", Tokenizer::Bytes), ("gpt2", Tokenizer::Gpt2)])?,
+        d_model,
+        n_heads: heads(&s, d_model)?,
+        n_layers: s.count("n_layers", 1..=MAX_LAYERS)?,
+        d_ff: s.length("d_ff")?,
+        vocab_size: s.length("vocab_size")?,
+        max_seq_len,
+        rope_theta: s.number_or("rope_theta", 1.0..=1e12, 10000.0)?,
+        dropout: s.number_or("dropout", 0.0..=0.99, 0.0)?,
+        ssm,
+        memory: s.section("memory", MEMORY)?.map_or(Ok(None), |x| memory(&x, max_seq_len))?,
+        regime: regime_section.map_or(Ok(None), |x| regime(&x))?,
+        gate,
+        loss: match s.section("loss", LOSS)? {
+            Some(x) => loss(&x)?,
+            None => return s.refuse("loss", "a section [loss]"),
+        },
+        optimizer: match s.section("optimizer", OPTIMIZER)? {
+            Some(x) => optimizer(&x)?,
+            None => return s.refuse("optimizer", "a section [optimizer]"),
+        },
+        training: match s.section("training", TRAINING)? {
+            Some(x) => training(&x, max_seq_len)?,
+            None => return s.refuse("training", "a section [training]"),
+        },
+    })
+}
+
+fn heads(s: &Section, d_model: usize) -> Result<usize> {
+    let n = s.length("n_heads")?;
+    if d_model % n != 0 {
+        return s.refuse("n_heads", format!("a divisor of d_model = {d_model}"));
+    }
+    if d_model / n % 2 != 0 {
+        let dim = d_model / n;
+        return s.refuse("n_heads", format!("an even head_dim for the pairs of RoPE; d_model / n_heads is {dim}"));
+    }
+    Ok(n)
+}
+
+fn ssm(s: &Section) -> Result<Option<SsmSpec>> {
+    if !s.flag_or("enabled", true)? {
+        return Ok(None);
+    }
+    let kind = match s.choice("kind", &[("native", false), ("mamba", true)])? {
+        true => SsmKind::Mamba { conv_kernel: s.count("conv_kernel", 1..=MAX_TAPS)?, dt_rank: s.length("dt_rank")? },
+        false => {
+            if let Some(key) = ["conv_kernel", "dt_rank"].into_iter().find(|k| s.has(k)) {
+                return s.refuse(key, "no such key beside kind = \"native\"; it belongs to \"mamba\"");
+            }
+            SsmKind::Native
+        }
+    };
+    let (n_layers, d_state) = (s.count("n_layers", 1..=MAX_LAYERS)?, s.length("d_state")?);
+    Ok(Some(SsmSpec { kind, n_layers, d_state, expand: s.count("expand", 1..=64)? }))
+}
+
+fn memory(s: &Section, max_seq_len: usize) -> Result<Option<MemorySpec>> {
+    if !s.flag_or("enabled", true)? {
+        return Ok(None);
+    }
+    let n_chunks = s.count("n_chunks", 1..=MAX_CHUNKS)?;
+    if n_chunks > max_seq_len {
+        return s.refuse("n_chunks", format!("at most max_seq_len = {max_seq_len}"));
+    }
+    Ok(Some(MemorySpec {
+        n_banks: s.count("n_banks", 1..=MAX_BANKS)?,
+        n_slots: s.length("n_slots")?,
+        slot_dim: s.length("slot_dim")?,
+        n_chunks,
+    }))
+}
+
+fn regime(s: &Section) -> Result<Option<RegimeSpec>> {
+    if !s.flag_or("enabled", true)? {
+        return Ok(None);
+    }
+    let taps = |on: bool| if on { s.count("neighbor_kernel_size", 1..=MAX_TAPS).map(Some) } else { Ok(None) };
+    Ok(Some(RegimeSpec {
+        n_codes: s.length("n_codes")?,
+        d_regime: s.length("d_regime")?,
+        neighbor_kernel: taps(s.flag("neighbor_interaction")?)?,
+        gradient_isolation: s.flag("gradient_isolation")?,
+        temp_start: s.number_or("temp_start", 0.01..=1e3, 1.0)?,
+        temp_end: s.number_or("temp_end", 0.01..=1e3, 0.5)?,
+        temp_anneal_steps: s.count_or("temp_anneal_steps", 1..=MAX_STEPS, 10_000)?,
+    }))
+}
+
+fn gate(top: &Section, s: &Section, regime: Option<&Section>, has_ssm: bool) -> Result<GateSpec> {
+    if !has_ssm {
+        return top.refuse("gate", "no gate without [ssm]: the gate mixes the latent path with the surface");
+    }
+    let Some(regime) = regime else {
+        return top.refuse("regime", "a section with d_regime, which gives the width of the gate's first map");
+    };
+    Ok(GateSpec {
+        init_bias: s.number("init_bias", -100.0..=100.0)?,
+        normalize_branches: s.flag("normalize_branches")?,
+        d_regime: regime.length("d_regime")?,
+    })
+}
+
+fn loss(s: &Section) -> Result<LossSpec> {
+    let weight = |key| s.number(key, 0.0..=1e6);
+    Ok(LossSpec {
+        lambda_future: weight("lambda_future")?,
+        lambda_changepoint: weight("lambda_changepoint")?,
+        lambda_regime: weight("lambda_regime")?,
+        lambda_balance: weight("lambda_balance")?,
+        lambda_sticky: weight("lambda_sticky")?,
+        lambda_competitive: weight("lambda_competitive")?,
+        lambda_mem: weight("lambda_mem")?,
+        lambda_manifest: weight("lambda_manifest")?,
+        future_window: s.length("future_window")?,
+        cpc_temperature: s.number("cpc_temperature", 1e-4..=1e4)?,
+        cpc_max_positions: s.length("cpc_max_positions")?,
+        cpc_proj_dim: s.length("cpc_proj_dim")?,
+    })
+}
+
+fn optimizer(s: &Section) -> Result<OptimizerSpec> {
+    Ok(OptimizerSpec {
+        lr: s.number("lr", 0.0..=10.0)?,
+        betas: s.pair("betas", 0.0..=0.999999)?,
+        eps: s.number_or("eps", 1e-16..=1.0, 1e-8)?,
+        weight_decay: s.number("weight_decay", 0.0..=10.0)?,
+        clip: s.number("clip", 1e-6..=1e9)?,
+    })
+}
+
+fn training(s: &Section, max_seq_len: usize) -> Result<TrainingSpec> {
+    let seq = s.length("seq")?;
+    if seq > max_seq_len {
+        return s.refuse("seq", format!("at most max_seq_len = {max_seq_len}"));
+    }
+    Ok(TrainingSpec {
+        batch: s.length("batch")?,
+        seq,
+        accumulate: s.count_or("accumulate", 1..=1 << 20, 1)?,
+        steps: s.count("steps", 1..=MAX_STEPS)?,
+        warmup: s.count_or("warmup", 0..=MAX_STEPS, 0)?,
+        floor: s.number_or("floor", 0.0..=1.0, 0.1)?,
+        loss_limit: s.number_or("loss_limit", 1e-3..=1e30, 1000.0)?,
+        skip_limit: s.count_or("skip_limit", 1..=MAX_STEPS, 100)?,
+        seed: s.count_or("seed", 0..=i32::MAX as usize, 0)?,
+    })
+}
+
+/// A golden case in the form of a spec: `config` at the top, `loss` beside it, `optim` as optimizer and step count.
+/// The other keys of a case hold results, not the model.
+pub fn case_as_spec(case: Node) -> Result<Node> {
+    const CASE: &[&str] = &["kind", "config", "tau", "loss", "optim", "batch", "seq"];
+    const RESULTS: &[&str] = &["losses", "grad_norm", "trajectory"];
+    let s = Section::open("", case.clone(), &[CASE, RESULTS].concat())?;
+    let take = |key: &str| s.find(key).cloned().map_or_else(|| s.refuse(key, "a part of a golden case"), Ok);
+    let entry = |key: &str, node: Node| Entry { key: key.into(), place: node.place.clone(), node };
+    let table = |entries: Vec<Entry>| Node { place: case.place.clone(), value: Value::Table(entries) };
+    let entries_of = |key: &str| match take(key)?.value {
+        Value::Table(entries) => Ok(entries),
+        _ => s.refuse(key, "a table"),
+    };
+    let mut top = entries_of("config")?;
+    let (steps, optim): (Vec<Entry>, Vec<Entry>) = entries_of("optim")?.into_iter().partition(|e| e.key == "steps");
+    let run = [steps, vec![entry("batch", take("batch")?), entry("seq", take("seq")?)]].concat();
+    let bytes = Node { place: case.place.clone(), value: Value::Text("bytes".into()) };
+    top.push(entry("kind", take("kind")?));
+    top.push(entry("tokenizer", bytes));
+    top.push(entry("loss", take("loss")?));
+    top.push(entry("optimizer", table(optim)));
+    top.push(entry("training", table(run)));
+    Ok(table(top))
+}
