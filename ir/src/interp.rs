@@ -22,6 +22,7 @@ mod scan;
 mod space;
 
 pub use elementwise::round_bf16;
+pub(crate) use elementwise::{binary_scalar, cast_scalar, maximum, unary_scalar};
 pub use leaf::table;
 use space::Layout;
 

@@ -6,6 +6,10 @@ use crate::dtype::{DType, Scalar};
 use crate::op::{Binary, Unary};
 use serde::{Deserialize, Serialize};
 
+pub mod interp;
+pub mod text;
+pub mod verify;
+
 /// An axis of a kernel, by position in [`Kernel::axes`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct KAxis(pub u8);
@@ -23,7 +27,8 @@ pub struct OperandId(pub u16);
 pub struct KAxes(pub u32);
 
 /// An index variable 0..len. With `lo` or `hi` (i32 values that do not vary over this axis) reductions and scans along it
-/// cover lo..hi only, cut to 0..len: a causal, windowed or run-time length.
+/// cover lo..hi only, cut to 0..len: a causal, windowed or run-time length. A step of a scan outside keeps the state. The
+/// bounds are set before the first value along the axis is pushed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Range {
     pub name: String,
@@ -147,6 +152,41 @@ impl KAxes {
     }
 }
 
+impl Value {
+    /// Where it reads or writes memory, if it does.
+    pub fn access(&self) -> Option<(OperandId, &View)> {
+        match &self.op {
+            KOp::Load(o, v) | KOp::Store(o, v) | KOp::Accumulate(o, v) => Some((*o, v)),
+            KOp::Const(_) | KOp::Index(_) | KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) => None,
+            KOp::Fma | KOp::Select | KOp::Cast(_) | KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) => None,
+            KOp::Scan { .. } | KOp::Prev(_) | KOp::Last(_) => None,
+        }
+    }
+    /// True for what the kernel is run for: writes to memory.
+    pub fn is_sink(&self) -> bool {
+        matches!(self.op, KOp::Store(..) | KOp::Accumulate(..))
+    }
+}
+
+impl KOp {
+    /// The axis that a value folds or runs along; its bounds are operands too.
+    pub fn folds(&self) -> Option<KAxis> {
+        match self {
+            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Dot(a) | KOp::Last(a) | KOp::Scan { axis: a, .. } => Some(*a),
+            KOp::Const(_) | KOp::Index(_) | KOp::Load(..) | KOp::Random { .. } | KOp::Unary(_) => None,
+            KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_) | KOp::Prev(_) => None,
+            KOp::Store(..) | KOp::Accumulate(..) => None,
+        }
+    }
+}
+
+impl View {
+    /// The stride along an axis; 0 if the view lacks it.
+    pub fn stride(&self, a: KAxis) -> i64 {
+        self.terms.iter().find(|t| t.0 == a).map_or(0, |t| t.1)
+    }
+}
+
 impl FromIterator<KAxis> for KAxes {
     fn from_iter<I: IntoIterator<Item = KAxis>>(it: I) -> Self {
         it.into_iter().fold(KAxes::EMPTY, KAxes::with)
@@ -162,6 +202,22 @@ impl Kernel {
     }
     pub fn operand(&self, o: OperandId) -> &Operand {
         &self.operands[o.0 as usize]
+    }
+
+    /// The values that bound an axis at run time.
+    pub fn bounds(&self, a: KAxis) -> impl Iterator<Item = KValue> {
+        let r = self.axis(a);
+        r.lo.into_iter().chain(r.hi)
+    }
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = KValue> + use<> {
+        (0..self.values.len() as u32).map(KValue)
+    }
+    /// Every value that this one is computed from: operands, offsets, guard, and the bounds of the axis it folds.
+    pub fn uses(&self, v: KValue) -> Vec<KValue> {
+        let value = self.value(v);
+        let view = value.access().into_iter().flat_map(|(_, w)| w.dynamic.iter().map(|d| d.0).chain(w.guard));
+        let bounds = value.op.folds().into_iter().flat_map(|a| self.bounds(a));
+        value.args.iter().copied().chain(view).chain(bounds).collect()
     }
 
     /// Adds an axis.
@@ -190,8 +246,11 @@ impl Kernel {
                 let s = v.dynamic.iter().fold(s, |s, (d, _)| of(s, d));
                 v.guard.iter().fold(s, of)
             }
-            KOp::Index(a) | KOp::Scan { axis: a, .. } => all.with(*a),
-            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Dot(a) | KOp::Last(a) => all.without(*a),
+            KOp::Index(a) => all.with(*a),
+            KOp::Scan { axis: a, .. } => self.bounds(*a).fold(all, |s, v| of(s, &v)).with(*a),
+            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Dot(a) | KOp::Last(a) => {
+                self.bounds(*a).fold(all, |s, v| of(s, &v)).without(*a)
+            }
             KOp::Const(_) | KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) => all,
             KOp::Fma | KOp::Select | KOp::Cast(_) | KOp::Prev(_) => all,
         }

@@ -6,9 +6,12 @@ use std::f64::consts::SQRT_2;
 
 pub(super) fn unary(c: &Call, u: Unary) -> Tensor {
     let x = c.args[0];
-    let int = c.dtype(0) == DType::I32;
-    let f = |x: f64| if int { wrap(apply(u, x)) } else { apply(u, x) };
-    Tensor { axes: x.axes.clone(), data: x.data.iter().map(|x| f(*x)).collect() }
+    Tensor { axes: x.axes.clone(), data: x.data.iter().map(|x| unary_scalar(u, c.dtype(0), *x)).collect() }
+}
+
+/// A function of one element of this dtype.
+pub(crate) fn unary_scalar(u: Unary, of: DType, x: f64) -> f64 {
+    if of == DType::I32 { wrap(apply(u, x)) } else { apply(u, x) }
 }
 
 pub(super) fn apply(u: Unary, x: f64) -> f64 {
@@ -47,8 +50,16 @@ pub(super) fn binary(c: &Call, b: Binary) -> Result<Tensor, InterpError> {
     if int && matches!(b, Binary::Div | Binary::Rem) && ys.contains(&0.0) {
         return Err(InterpError::DivisionByZero { node: c.id });
     }
-    let f = |x: f64, y: f64| if int { wrap(int_binary(b, x, y)) } else { float_binary(b, x, y) };
-    Ok(result(c, xs.into_iter().zip(ys).map(|(x, y)| f(x, y)).collect()))
+    Ok(result(c, xs.into_iter().zip(ys).map(|(x, y)| binary_scalar(b, c.dtype(0), x, y)).collect()))
+}
+
+/// A function of two elements of this dtype. An integer divided by zero gives 0, and its remainder 0.
+pub(crate) fn binary_scalar(b: Binary, of: DType, x: f64, y: f64) -> f64 {
+    match of {
+        DType::I32 if y == 0.0 && matches!(b, Binary::Div | Binary::Rem) => 0.0,
+        DType::I32 => wrap(int_binary(b, x, y)),
+        DType::F32 | DType::Bf16 | DType::Bool => float_binary(b, x, y),
+    }
 }
 
 fn float_binary(b: Binary, x: f64, y: f64) -> f64 {
@@ -80,7 +91,7 @@ fn int_binary(b: Binary, x: f64, y: f64) -> f64 {
 }
 
 /// The larger one; NaN if either is, so that a clamp does not hide it.
-pub(super) fn maximum(x: f64, y: f64) -> f64 {
+pub(crate) fn maximum(x: f64, y: f64) -> f64 {
     if x.is_nan() || x > y { x } else { y }
 }
 
@@ -95,13 +106,16 @@ pub(super) fn mix(c: &Call) -> Tensor {
 }
 
 pub(super) fn cast(c: &Call, to: DType) -> Tensor {
-    let f = |x: f64| match to {
-        // Results of dtype bf16 are rounded after every operation, not only here.
-        DType::F32 | DType::Bf16 => x,
+    result(c, c.args[0].data.iter().map(|x| cast_scalar(to, *x)).collect())
+}
+
+pub(crate) fn cast_scalar(to: DType, x: f64) -> f64 {
+    match to {
+        DType::F32 => x,
+        DType::Bf16 => round_bf16(x),
         DType::I32 => x as i32 as f64,
         DType::Bool => (x != 0.0) as u8 as f64,
-    };
-    result(c, c.args[0].data.iter().map(|x| f(*x)).collect())
+    }
 }
 
 /// The nearest bf16, ties to even: 8 bits of significand with the exponents of f32.
