@@ -115,7 +115,7 @@ fn attention(cx: &mut Cx, own: Own, shared: &Shared, layer: usize, x: ValueId) -
     let v = keys(cx, &format!("kv.{layer}.v"), vec![h, j], v); // [b, s, h, j]
 
     let scores = cx.dot(&[i, p], q, k); // [b, t, s, h]
-    let scale = 1.0 / (cx.spec.head_dim() as f32).sqrt();
+    let scale = (1.0 / (cx.spec.head_dim() as f64).sqrt()) as f32;
     let scores = cx.scale(scores, scale);
     let hidden = cx.num(f32::NEG_INFINITY);
     let scores = cx.select(shared.mask, scores, hidden); // [b, t, s, h]

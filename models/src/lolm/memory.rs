@@ -58,7 +58,10 @@ pub fn memory(cx: &mut Cx, spec: &MemorySpec, h: ValueId) -> Memory {
     let read = linear(cx, &[own.all], read, combine, None); // [b, t, d]
     let sum = attns.into_iter().reduce(|a, w| cx.add(a, w));
     let attn = match sum {
-        Some(sum) => cx.scale(sum, 1.0 / spec.n_banks as f32), // [b, t, m]
+        Some(sum) => {
+            let n = cx.num(spec.n_banks as f32);
+            cx.div(sum, n) // [b, t, m]
+        }
         None => read,
     };
     Memory { read, attn, m: own.m }
@@ -84,7 +87,7 @@ fn gate(cx: &mut Cx, name: &str, m: AxisId) -> (ValueId, ValueId) {
 /// `softmax(q·Mᵀ / sqrt(slot_dim))·M` over the tokens that q has; gives the read and the weights.
 fn read(cx: &mut Cx, own: Own, q: ValueId, slots: ValueId) -> (ValueId, ValueId) {
     let Own { m, u, r, .. } = own;
-    let scale = 1.0 / (cx.graph().len(u) as f32).sqrt();
+    let scale = (1.0 / (cx.graph().len(u) as f64).sqrt()) as f32;
     let scores = cx.dot(&[u], q, slots);
     let scores = cx.scale(scores, scale);
     let weights = softmax(cx, m, scores); // [b, t, m]
@@ -199,5 +202,6 @@ fn border(cx: &mut Cx, spec: &MemorySpec, h: ValueId, pos: ValueId) -> (ValueId,
     let nothing = cx.num(0.0);
     let after = cx.select(full, nothing, sum); // [b, d]
     cx.write(before, after);
-    (full, cx.scale(sum, 1.0 / len as f32))
+    let count = cx.num(len as f32);
+    (full, cx.div(sum, count))
 }

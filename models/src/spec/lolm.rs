@@ -103,10 +103,10 @@ pub fn read(root: Node) -> Result<LolmSpec> {
 
 fn heads(s: &Section, d_model: usize) -> Result<usize> {
     let n = s.length("n_heads")?;
-    if d_model % n != 0 {
+    if !d_model.is_multiple_of(n) {
         return s.refuse("n_heads", format!("a divisor of d_model = {d_model}"));
     }
-    if d_model / n % 2 != 0 {
+    if !(d_model / n).is_multiple_of(2) {
         let dim = d_model / n;
         return s.refuse("n_heads", format!("an even head_dim for the pairs of RoPE; d_model / n_heads is {dim}"));
     }

@@ -57,8 +57,8 @@ impl Lines<'_> {
         let start = before.rfind('\n').map_or(0, |i| i + 1);
         Place {
             file: self.file.into(),
-            line: Some(before.matches('\n').count() + 1),
-            column: Some(before[start..].chars().count() + 1),
+            line: Some(before.matches('\n').count() as u32 + 1),
+            column: Some(before[start..].chars().count() as u32 + 1),
         }
     }
 
