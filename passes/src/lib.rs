@@ -4,7 +4,9 @@
 pub mod canonicalize;
 pub mod cluster;
 pub mod differentiate;
+pub mod egraph;
 pub mod lower;
 pub mod memory;
 pub mod optimizer;
+pub mod raise;
 pub mod schedule;
