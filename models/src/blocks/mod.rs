@@ -5,4 +5,4 @@ mod sequence;
 
 pub use elementwise::{clamp, gelu, sigmoid, silu, softplus};
 pub use rows::{entropy, layer_norm, log_sum_exp, softmax, unit};
-pub use sequence::{concat, joined, linear, one_hot, rope_interleaved, slice_or_rename, stack};
+pub use sequence::{concat, joined, linear, one_hot, rope_interleaved, slice_or_rename, stack, sum_of};

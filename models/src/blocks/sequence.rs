@@ -21,6 +21,17 @@ pub fn joined(b: &mut Builder, axis: AxisId, parts: &[(ValueId, AxisId)]) -> Val
     }
 }
 
+/// The terms one after the other, from the first.
+pub fn sum_of(b: &mut Builder, terms: &[ValueId]) -> ValueId {
+    match terms.iter().copied().reduce(|sum, x| b.add(sum, x)) {
+        Some(sum) => sum,
+        None => {
+            b.fail("bug: a sum of no terms");
+            b.num(0.0)
+        }
+    }
+}
+
 /// One operand for each index of `axis`.
 pub fn stack(b: &mut Builder, axis: AxisId, parts: &[ValueId]) -> ValueId {
     b.op(Op::Stack { axis }, parts)

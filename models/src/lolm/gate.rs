@@ -2,7 +2,7 @@
 use super::cx::{Axes, Cx};
 use super::memory::Memory;
 use super::regime::Regime;
-use crate::blocks::{concat, gelu, layer_norm, linear, sigmoid};
+use crate::blocks::{concat, gelu, layer_norm, linear, sigmoid, sum_of};
 use crate::spec::GateSpec;
 use lolm_ir::graph::Init;
 use lolm_ir::{AxisId, DType, ValueId};
@@ -54,14 +54,13 @@ fn first_map(cx: &mut Cx, paths: &Paths, fc1: ValueId, all: AxisId) -> ValueId {
         let x = concat(cx, all, &present); // [b, t, zhmr]
         return linear(cx, &[all], x, fc1, None);
     }
-    let mut sum = None;
-    for (i, stream) in streams.into_iter().enumerate() {
-        let Some((x, axis)) = stream else { continue };
+    let part = |(i, stream): (usize, Option<(ValueId, AxisId)>)| {
+        let (x, axis) = stream?;
         let columns = cx.slice(fc1, all, i * width, axis); // [y, d] or [y, g]
-        let part = linear(cx, &[axis], x, columns, None); // [b, t, y]
-        sum = Some(sum.map_or(part, |s| cx.add(s, part)));
-    }
-    sum.unwrap_or(fc1)
+        Some(linear(cx, &[axis], x, columns, None)) // [b, t, y]
+    };
+    let parts: Vec<ValueId> = streams.into_iter().enumerate().filter_map(part).collect();
+    sum_of(cx, &parts)
 }
 
 /// `g ⊙ LN(proj_h·h) + (1 - g) ⊙ LN(proj_z·z) + proj_m·m + proj_r·r`, or the sum of the projections without a gate.

@@ -108,16 +108,21 @@ fn future(cx: &mut Cx, h: ValueId, z: ValueId) -> ValueId {
     let a = z_head.apply(cx, a); // [b, cpc, proj]
     let y = h_head.apply(cx, y); // [b, cpc.to, proj]
     let (a, y) = (unit(cx, proj, a), unit(cx, proj, y));
-    let logits = cx.dot(&[proj], a, y); // [b, cpc, cpc.to]
-    let logits = cx.scale(logits, (1.0 / spec.cpc_temperature) as f32);
-    let logits = clamp(cx, logits, -30.0, 30.0);
+    let logits = similarity(cx, proj, a, y); // [b, cpc, cpc.to]
     let lse = log_sum_exp(cx, columns, logits); // [b, cpc]
-    let here = cx.iota(rows);
-    let diagonal = one_hot(cx, columns, here); // [cpc, cpc.to]
-    let picked = cx.mul(diagonal, logits);
-    let picked = cx.sum(&[columns], picked); // [b, cpc]
+    let own = cx.rename(y, columns, rows); // [b, cpc, proj]
+    let picked = similarity(cx, proj, a, own); // [b, cpc], the diagonal of logits
     let loss = cx.sub(lse, picked);
     cx.mean(&[b, rows], loss)
+}
+
+/// `a·y / temperature`, clamped to ±30.
+fn similarity(cx: &mut Cx, proj: AxisId, a: ValueId, y: ValueId) -> ValueId {
+    let temperature = cx.spec.loss.cpc_temperature as f32;
+    let dot = cx.dot(&[proj], a, y);
+    let temperature = cx.num(temperature);
+    let scaled = cx.div(dot, temperature);
+    clamp(cx, scaled, -30.0, 30.0)
 }
 
 /// A two-layer map with GELU: d → max(4p, d/2) → p.

@@ -4,7 +4,7 @@
 //! never read. Over a whole sequence the chunks are unrolled; when tokens come a few at a time, the slots and the sum of
 //! h over the chunk so far are states, and the slots change when a chunk is full.
 use super::cx::{Axes, Cx};
-use crate::blocks::{joined, linear, sigmoid, slice_or_rename, softmax};
+use crate::blocks::{joined, linear, sigmoid, slice_or_rename, softmax, sum_of};
 use crate::spec::MemorySpec;
 use lolm_ir::graph::{Init, LeafKind};
 use lolm_ir::op::Binary;
@@ -56,14 +56,9 @@ pub fn memory(cx: &mut Cx, spec: &MemorySpec, h: ValueId) -> Memory {
     let parts: Vec<_> = reads.into_iter().map(|x| (x, own.r)).collect();
     let read = joined(cx, own.all, &parts); // [b, t, banks]
     let read = linear(cx, &[own.all], read, combine, None); // [b, t, d]
-    let sum = attns.into_iter().reduce(|a, w| cx.add(a, w));
-    let attn = match sum {
-        Some(sum) => {
-            let n = cx.num(spec.n_banks as f32);
-            cx.div(sum, n) // [b, t, m]
-        }
-        None => read,
-    };
+    let sum = sum_of(cx, &attns); // [b, t, m]
+    let n = cx.num(spec.n_banks as f32);
+    let attn = cx.div(sum, n); // [b, t, m]
     Memory { read, attn, m: own.m }
 }
 

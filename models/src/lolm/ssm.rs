@@ -1,6 +1,6 @@
 //! The latent path: selective state-space layers of either kind.
 use super::cx::{Axes, Cx};
-use crate::blocks::{layer_norm, linear, silu, softplus};
+use crate::blocks::{layer_norm, linear, silu, softplus, sum_of};
 use crate::spec::{SsmKind, SsmSpec};
 use lolm_ir::graph::Init;
 use lolm_ir::{AxisId, ValueId};
@@ -117,16 +117,12 @@ fn conv1d(
 ) -> ValueId {
     let taps = cx.graph().len(tap);
     let seen = cx.window(u, e, taps, &format!("ssm.{layer}.conv"), "conv"); // [b, t, e] each
-    let mut sum = None;
-    for (j, x) in seen.into_iter().enumerate() {
+    let term = |(j, x): (usize, ValueId)| {
         let w = cx.at(weight, tap, j); // [e]
-        let term = cx.mul(w, x); // [b, t, e]
-        sum = Some(sum.map_or(term, |s| cx.add(s, term)));
-    }
-    match sum {
-        Some(s) => cx.add(s, bias),
-        None => bias,
-    }
+        cx.mul(w, x) // [b, t, e]
+    };
+    let terms: Vec<ValueId> = seen.into_iter().enumerate().map(term).chain([bias]).collect();
+    sum_of(cx, &terms)
 }
 
 /// `S_t = exp(dt_t A) ⊙ S_{t-1} + (dt_t B_t) u_t`; gives `S·C` and `D ⊙ u`. `[b, t, e]` each
