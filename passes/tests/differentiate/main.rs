@@ -1,6 +1,7 @@
 //! Gradients against central finite differences in the f64 interpreter.
 use lolm_ir::AxisId;
 use lolm_ir::dtype::DType;
+use lolm_ir::expand::expand;
 use lolm_ir::graph::{Builder, Dim, Graph, Init, LeafId, LeafKind, ValueId};
 use lolm_ir::interp::{self, Feeds};
 use lolm_passes::differentiate::{Gradients, differentiate};
@@ -79,8 +80,24 @@ pub fn check(c: &Case) {
         let mut b = Builder::new(c.name);
         let y = (c.build)(&mut b);
         let loss = loss_of(&mut b, y, weighted);
+        b.output("loss", loss, &[]);
         let g = b.finish().unwrap_or_else(|e| panic!("{}: {e}", c.name));
-        check_graph(&g, loss, &feeds(&g, c.range, c.feeds), 1e-6);
+        let feeds = feeds(&g, c.range, c.feeds);
+        check_graph(&g, loss, &feeds, 1e-6);
+        check_expansion(&g, loss, &feeds);
+    }
+}
+
+/// The gradient of a fused operation is the gradient of its expansion.
+fn check_expansion(g: &Graph, loss: ValueId, feeds: &Feeds) {
+    let wrt = params(g);
+    let small = expand(g, &|_| true).unwrap();
+    let small_loss = small.find_output("loss").unwrap().value;
+    let fused = gradients(&differentiate(g, loss, &wrt).unwrap(), feeds);
+    let expanded = gradients(&differentiate(&small, small_loss, &wrt).unwrap(), feeds);
+    for ((leaf, x), y) in wrt.iter().zip(&fused).zip(&expanded) {
+        let error = distance(x, y) / (norm(y) + 1e-3);
+        assert!(error < 1e-6, "{}: d {} differs from its expansion by {error:.1e}", g.name, g.leaf(*leaf).name);
     }
 }
 
