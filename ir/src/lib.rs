@@ -1,6 +1,8 @@
 //! The languages of the house: graph, kernel, plan and artifact.
 //!
 //! Knows nothing of passes, code generation or devices.
+#[cfg(any(test, feature = "arbitrary"))]
+pub mod arbitrary;
 pub mod artifact;
 pub mod axis;
 pub mod dtype;
@@ -11,6 +13,7 @@ pub mod kernel;
 pub mod op;
 pub mod philox;
 pub mod plan;
+pub mod text;
 
 pub use axis::{Axis, AxisId, AxisSet};
 pub use dtype::{DType, Scalar};
