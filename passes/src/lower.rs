@@ -7,7 +7,7 @@ use crate::schedule::Schedule;
 use lolm_ir::axis::AxisId;
 use lolm_ir::graph::{LeafId, LeafKind};
 use lolm_ir::kernel::{KOp, Kernel};
-use lolm_ir::op::{Class, Op};
+use lolm_ir::op::Op;
 use lolm_ir::plan::{Access, Buffer, BufferId, KernelStage, Kind, Launch, Place, Plan, Port, Span, Stage, Step};
 use lolm_ir::{DType, Graph, ValueId};
 use std::cell::RefCell;
@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use storage::Storage;
 use stream::{Lowered, Stream};
 
+mod attention;
 mod contract;
 mod cost;
 mod index;
@@ -89,6 +90,13 @@ impl Cx<'_> {
     pub fn complain(&self, fault: String) {
         self.faults.borrow_mut().push(fault);
     }
+}
+
+/// A kernel that is ready to become a stage of a launch.
+struct Built {
+    kernel: Kernel,
+    operands: Vec<Access>,
+    span: Span,
 }
 
 /// A program on its way from groups to steps.
@@ -212,7 +220,15 @@ impl<'a> Lowering<'a> {
             GroupKind::Contract(v) => self.contract(v),
             GroupKind::Scatter(v) => self.scatter_add(v),
             GroupKind::Update(v) => self.update(v),
-            GroupKind::Fused(v) => Err(format!("bug: {} has no lowering", self.cx.g.node(v).op.mnemonic())),
+            GroupKind::Fused(v) => self.fused(v),
+        }
+    }
+
+    fn fused(&mut self, v: ValueId) -> Result<(), String> {
+        match self.cx.g.node(v).op {
+            Op::Attention(_) => self.attention(v),
+            Op::AttentionGrad(_) => self.attention_grad(v),
+            ref op => Err(format!("bug: {} has no lowering", op.mnemonic())),
         }
     }
 
@@ -224,11 +240,15 @@ impl<'a> Lowering<'a> {
     }
 
     /// A kernel as a stage; its axes are merged where that changes nothing.
-    pub fn stage(&mut self, name: &str, l: Lowered, span: Span) -> Stage {
+    fn stage(&mut self, name: &str, l: Lowered, span: Span) -> Stage {
         let mut kernel = merge_axes::merge_axes(l.kernel);
         kernel.name = name.into();
         let operands = l.buffers.iter().map(|b| Access::whole(*b)).collect();
-        Stage::Kernel(KernelStage { kernel: self.pool.add(kernel), operands, span })
+        self.add_stage(Built { kernel, operands, span })
+    }
+
+    fn add_stage(&mut self, b: Built) -> Stage {
+        Stage::Kernel(KernelStage { kernel: self.pool.add(b.kernel), operands: b.operands, span: b.span })
     }
 
     /// Outputs and written leaves whose value lies elsewhere are copied at the end.
@@ -299,8 +319,7 @@ impl<'a> Lowering<'a> {
 
 /// True for fused operations that a launch of their own computes; all others are expanded before clustering.
 pub fn has_launch(op: &Op) -> bool {
-    let fused = op.info().class == Class::Fused && !op.is_elementwise();
-    fused && matches!(op, Op::Attention(_)) && false
+    matches!(op, Op::Attention(_) | Op::AttentionGrad(_))
 }
 
 /// How many floating-point results an operation of a kernel counts for.
