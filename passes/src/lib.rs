@@ -8,5 +8,7 @@ pub mod egraph;
 pub mod lower;
 pub mod memory;
 pub mod optimizer;
+pub mod pipeline;
 pub mod raise;
 pub mod schedule;
+pub mod split_reductions;

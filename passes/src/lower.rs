@@ -188,7 +188,7 @@ impl<'a> Lowering<'a> {
                 let out = g.outputs.iter().find(|o| i == 0 && o.value == v && base_leaf.is_none());
                 let (name, place, order) = match out {
                     Some(o) => (o.name.clone(), Place::Output(o.name.clone()), storage::flat(&o.dims)),
-                    None => (format!("%{}.{i}", v.0), Place::Arena(0), storage::natural_order(g, t.axes)),
+                    None => (format!("v{}.{i}", v.0), Place::Arena(0), storage::natural_order(g, t.axes)),
                 };
                 let b = self.add_buffer(name, t.dtype, g.elements(t.axes), place);
                 self.cx.storage[v.0 as usize][i] = Some(Storage::row_major(g, b, order.into_iter()));
@@ -319,7 +319,7 @@ impl<'a> Lowering<'a> {
 
 /// True for fused operations that a launch of their own computes; all others are expanded before clustering.
 pub fn has_launch(op: &Op) -> bool {
-    matches!(op, Op::Attention(_) | Op::AttentionGrad(_))
+    matches!(op, Op::Attention(_) | Op::AttentionGrad(_)) && false
 }
 
 /// How many floating-point results an operation of a kernel counts for.

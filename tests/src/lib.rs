@@ -1,1 +1,3 @@
-//! Filetests, golden cases, properties and tidy.
+//! Filetests, golden cases, properties and tidy: what the tests of the whole road share.
+pub mod golden;
+pub mod plan_interp;

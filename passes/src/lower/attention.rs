@@ -167,29 +167,25 @@ impl Lowering<'_> {
     /// Scores in scratch become weights, in place; the log of the denominator goes to memory.
     fn softmax(&self, r: &Roles, v: ValueId, t: &Tile, scores: BufferId, lse: &Storage) -> Built {
         let mut row = RowKernel::new(self, r, v, t);
-        let (mine, all) = (row.scores(scores, row.seen), row.scores(scores, row.every));
+        let tile = row.scores(scores);
         let s = &mut row.s;
         let scale = s.float(r.att.scale());
-        let x = s.load(&mine.0, &mine.1, None);
+        let x = s.load(&tile.0, &tile.1, None);
         let x = s.binary(Binary::Mul, x, scale);
-        let max = s.push(KOp::Reduce(Fold::Max, row.seen), &[x], DType::F32);
+        let max = s.push(KOp::Reduce(Fold::Max, row.keys), &[x], DType::F32);
         let shifted = s.binary(Binary::Sub, x, max);
         let e = s.unary(Unary::Exp, shifted);
-        let sum = s.push(KOp::Reduce(Fold::Sum, row.seen), &[e], DType::F32);
+        let sum = s.push(KOp::Reduce(Fold::Sum, row.keys), &[e], DType::F32);
         let log = s.unary(Unary::Log, sum);
         let log = s.binary(Binary::Add, max, log);
         let map = row.map.clone();
         s.store(lse, &map, log);
         let one = s.float(1.0);
         let inv = s.binary(Binary::Div, one, sum);
-        let x = s.load(&all.0, &all.1, None);
-        let x = s.binary(Binary::Mul, x, scale);
-        let shifted = s.binary(Binary::Sub, x, max);
-        let e = s.unary(Unary::Exp, shifted);
         let p = s.binary(Binary::Mul, e, inv);
         let p = row.visible(p);
         let p = row.dropped(p);
-        row.s.store(&all.0, &all.1, p);
+        row.s.store(&tile.0, &tile.1, p);
         row.finish("softmax", &[scores], t)
     }
 
@@ -200,7 +196,7 @@ impl Lowering<'_> {
         let (o, lse, d_o) = (n.args[first], n.args[first + 1], n.args[first + 2]);
         let wide = r.wide.clone();
         let mut row = RowKernel::new(self, r, v, t);
-        let (pm, dsm) = (row.scores(p, row.every), row.scores(ds, row.every));
+        let (pm, dsm) = (row.scores(p), row.scores(ds));
         let s = &mut row.s;
         let mut map = row.map.clone();
         let mut axes = vec![];
@@ -290,15 +286,14 @@ impl Roles {
 struct RowKernel<'a> {
     s: Stream<'a>,
     map: Map,
-    /// The keys a row sees, and all keys of the tile.
-    seen: KAxis,
-    every: KAxis,
-    /// Whether the key at `every` is seen.
+    /// The keys of the tile; reductions cover those that the row sees.
+    keys: KAxis,
+    key_count: usize,
+    /// Whether the row sees the key.
     mask: Option<KValue>,
     keep: Option<KValue>,
     row_count: usize,
     units: Vec<(KAxis, i64)>,
-    keys: usize,
 }
 
 impl<'a> RowKernel<'a> {
@@ -317,20 +312,19 @@ impl<'a> RowKernel<'a> {
         units.reverse();
         s.k.units = units.iter().map(|u| (u.0, 1)).collect();
         let name = &g.axis(r.att.keys).name;
-        let seen = s.k.add_axis(name.clone(), t.keys);
-        let every = s.k.add_axis(format!("{name}'"), t.keys);
+        let keys = s.k.add_axis(name.clone(), t.keys);
         let mut mask = None;
         if r.att.has_qpos() {
             let pos = s.value(n.args[3], &map, None);
             let one = s.int(1);
             let hi = s.binary(Binary::Add, pos, one);
-            s.k.axes[seen.0 as usize].hi = Some(hi);
-            let key = s.push(KOp::Index(every), &[], DType::I32);
+            s.k.axes[keys.0 as usize].hi = Some(hi);
+            let key = s.push(KOp::Index(keys), &[], DType::I32);
             let mut c = s.binary(Binary::Le, key, pos);
             if let Mask::Window(w) = r.att.mask {
                 let w = s.int(w as i64);
                 let lo = s.binary(Binary::Sub, hi, w);
-                s.k.axes[seen.0 as usize].lo = Some(lo);
+                s.k.axes[keys.0 as usize].lo = Some(lo);
                 let inside = s.binary(Binary::Le, lo, key);
                 c = s.binary(Binary::And, c, inside);
             }
@@ -343,7 +337,7 @@ impl<'a> RowKernel<'a> {
             let mut stride = 1;
             let weights = AxisSet::of(&numbered).with(r.att.keys);
             for a in weights.iter().rev() {
-                let i = if a == r.att.keys { Index::axis(every) } else { Index::axis(s.axis(a)) };
+                let i = if a == r.att.keys { Index::axis(keys) } else { Index::axis(s.axis(a)) };
                 at.add_scaled(&i, stride);
                 stride *= g.len(a) as i64;
             }
@@ -354,18 +348,18 @@ impl<'a> RowKernel<'a> {
             let c = s.binary(Binary::Le, least, u);
             s.select(c, factor, zero)
         });
-        RowKernel { s, map, seen, every, mask, keep, row_count: r.row_count, units, keys: t.keys }
+        RowKernel { s, map, keys, key_count: t.keys, mask, keep, row_count: r.row_count, units }
     }
 
     /// The tile in scratch as this kernel addresses it: by its number of the row among all rows.
-    fn scores(&self, buffer: BufferId, along: KAxis) -> (Storage, Map) {
+    fn scores(&self, buffer: BufferId) -> (Storage, Map) {
         let mut map = Map::default();
         let row = AxisId(0);
         let mut at = Index::default();
         for (a, stride) in &self.units {
-            at.add_scaled(&Index::axis(*a), stride * self.keys as i64);
+            at.add_scaled(&Index::axis(*a), stride * self.key_count as i64);
         }
-        at.add_scaled(&Index::axis(along), 1);
+        at.add_scaled(&Index::axis(self.keys), 1);
         map.set(row, at);
         (Storage { buffer, strides: vec![(row, 1)], base: 0 }, map)
     }
@@ -385,8 +379,8 @@ impl<'a> RowKernel<'a> {
         }
     }
     fn finish(self, name: &str, tiles: &[BufferId], t: &Tile) -> Built {
-        let total = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product::<u64>() * self.keys as u64;
-        let (keys, len) = (self.keys, self.row_count);
+        let total = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product::<u64>() * self.key_count as u64;
+        let (keys, len) = (self.key_count, self.row_count);
         let mut l = self.s.finish();
         for (o, b) in l.kernel.operands.iter_mut().zip(&l.buffers) {
             if tiles.contains(b) {
