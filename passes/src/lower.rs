@@ -319,7 +319,7 @@ impl<'a> Lowering<'a> {
 
 /// True for fused operations that a launch of their own computes; all others are expanded before clustering.
 pub fn has_launch(op: &Op) -> bool {
-    matches!(op, Op::Attention(_) | Op::AttentionGrad(_)) && false
+    matches!(op, Op::Attention(_) | Op::AttentionGrad(_))
 }
 
 /// How many floating-point results an operation of a kernel counts for.

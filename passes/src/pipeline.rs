@@ -12,7 +12,6 @@ use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord};
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{LeafId, LeafKind};
 use lolm_ir::plan::{Module, Plan};
-//use lolm_ir::verify::{VerifyError, verify};
 use lolm_ir::{Graph, GraphError};
 use std::collections::BTreeMap;
 
@@ -79,7 +78,6 @@ pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<
     let program = || s.graph.name.clone();
     let graph = |error: GraphError| CompileError::Graph { program: program(), error };
     let mut seen = |phase: Phase, g: &Graph| {
-        //verify(g).map_err(|error| CompileError::Verify { program: program(), phase, error })?;
         watch(phase, g);
         Ok(())
     };

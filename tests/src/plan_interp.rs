@@ -1,8 +1,8 @@
 //! A plan run by the kernel interpreter and plain loops in f64: what lowering means, without code generation.
-//!
-//! Launches whose kernels take part of their units are not for this interpreter (the runtime's tests run them).
+use lolm_ir::Scalar;
 use lolm_ir::interp::table;
-use lolm_ir::plan::{Extent, Gemm, Matrix, Module, Place, Plan, Span, Stage, Step};
+use lolm_ir::kernel::{KAxis, KOp, Kernel};
+use lolm_ir::plan::{Access, Extent, Gemm, KernelStage, Matrix, Module, Place, Plan, Span, Stage, Step};
 use std::collections::BTreeMap;
 
 pub type Named = BTreeMap<String, Vec<f64>>;
@@ -23,23 +23,12 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
     }
     for s in &p.steps {
         let Step::Launch(l) = s else { panic!("repeats are not for this interpreter") };
-        for stage in &l.stages {
-            match stage {
-                Stage::Kernel(k) => {
-                    assert_eq!(k.span, Span::Same, "partial kernels are not for this interpreter");
-                    let take = |o: &lolm_ir::plan::Access| std::mem::take(&mut memory[o.buffer.0 as usize]);
-                    let mut data: Vec<Vec<f64>> = k.operands.iter().map(take).collect();
-                    let kernel = &m.kernels[k.kernel as usize];
-                    kernel.verify().unwrap_or_else(|e| panic!("{}: {e}\n{kernel}", l.name));
-                    lolm_ir::kernel::interp::run(kernel, &mut data).unwrap_or_else(|e| panic!("{}: {e}", l.name));
-                    for (o, d) in k.operands.iter().zip(data) {
-                        memory[o.buffer.0 as usize] = d;
-                    }
-                }
-                Stage::Gemm(g) => {
-                    for unit in 0..l.grid.iter().product::<u32>() {
-                        gemm(g, &l.grid, unit, &mut memory);
-                    }
+        for unit in 0..l.grid.iter().product::<u32>() {
+            let at = grid_index(&l.grid, unit);
+            for stage in &l.stages {
+                match stage {
+                    Stage::Kernel(k) => kernel(m, &l.name, k, unit, &at, &mut memory),
+                    Stage::Gemm(g) => gemm(g, &at, &mut memory),
                 }
             }
         }
@@ -55,24 +44,113 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
     (outputs, after)
 }
 
-fn gemm(g: &Gemm, grid: &[u32], unit: u32, memory: &mut [Vec<f64>]) {
+fn grid_index(grid: &[u32], unit: u32) -> Vec<i64> {
     let mut at = vec![0i64; grid.len()];
     let mut rest = unit;
     for (i, n) in grid.iter().enumerate().rev() {
         at[i] = (rest % n) as i64;
         rest /= n;
     }
+    at
+}
+
+/// The units of a kernel stage that belong to one unit of its launch.
+fn kernel(m: &Module, launch: &str, stage: &KernelStage, unit: u32, at: &[i64], memory: &mut [Vec<f64>]) {
+    let k = &m.kernels[stage.kernel as usize];
+    k.verify().unwrap_or_else(|e| panic!("{launch}: {e}\n{k}"));
+    let units = match stage.span {
+        Span::Same => return call(k, launch, stage, at, 0, memory),
+        Span::Tiles { len, tile } => {
+            let (outer, i) = (unit as i64 / tiles(len, tile), *at.last().unwrap());
+            let lo = outer * len as i64 + i * tile as i64;
+            lo..lo + (tile as i64).min(len as i64 - i * tile as i64)
+        }
+        Span::Rows { len, lo, hi } => {
+            let first = unit as i64 * len as i64;
+            first + lo as i64..first + hi as i64
+        }
+    };
+    let begin = units.start;
+    for u in units {
+        call(&at_unit(k, u), launch, stage, at, begin, memory);
+    }
+}
+
+fn tiles(len: u32, tile: u32) -> i64 {
+    len.div_ceil(tile) as i64
+}
+
+/// The kernel at one unit: unit axes become constants.
+fn at_unit(k: &Kernel, unit: i64) -> Kernel {
+    let mut rest = unit;
+    let mut fixed = vec![];
+    for (a, tile) in k.units.iter().rev() {
+        assert_eq!(*tile, 1, "only units of one coordinate are for this interpreter");
+        let len = k.axis(*a).len as i64;
+        fixed.push((*a, rest % len));
+        rest /= len;
+    }
+    let value = |a: &KAxis| fixed.iter().find(|f| f.0 == *a).map(|f| f.1);
+    let mut out = k.clone();
+    out.units.clear();
+    out.values.clear();
+    for v in &k.values {
+        let mut op = v.op.clone();
+        match &mut op {
+            KOp::Load(_, w) | KOp::Store(_, w) | KOp::Accumulate(_, w) => {
+                w.base += w.terms.iter().filter_map(|(a, s)| value(a).map(|i| i * s)).sum::<i64>();
+                w.terms.retain(|t| value(&t.0).is_none());
+            }
+            KOp::Index(a) => {
+                if let Some(i) = value(a) {
+                    op = KOp::Const(Scalar::I32(i as i32));
+                }
+            }
+            _ => {}
+        }
+        out.push(op, &v.args, v.dtype);
+    }
+    out
+}
+
+/// Runs a kernel on buffers as the stage addresses them.
+fn call(k: &Kernel, launch: &str, stage: &KernelStage, at: &[i64], begin: i64, memory: &mut [Vec<f64>]) {
+    let mut k = k.clone();
+    for (i, o) in stage.operands.iter().enumerate() {
+        let shift = o.base + o.unit.iter().zip(at).map(|(s, i)| s * i).sum::<i64>() - o.rebase * begin;
+        k.operands[i].len = memory[o.buffer.0 as usize].len() as u64;
+        for v in &mut k.values {
+            if let KOp::Load(x, w) | KOp::Store(x, w) | KOp::Accumulate(x, w) = &mut v.op
+                && x.0 as usize == i
+            {
+                w.base += shift;
+            }
+        }
+    }
+    let take = |o: &Access| std::mem::take(&mut memory[o.buffer.0 as usize]);
+    let mut data: Vec<Vec<f64>> = stage.operands.iter().map(take).collect();
+    lolm_ir::kernel::interp::run(&k, &mut data).unwrap_or_else(|e| panic!("{launch}: {e}\n{k}"));
+    for (o, d) in stage.operands.iter().zip(data) {
+        memory[o.buffer.0 as usize] = d;
+    }
+}
+
+fn gemm(g: &Gemm, at: &[i64], memory: &mut [Vec<f64>]) {
     let len = |e: &Extent| match e {
         Extent::Fixed(n) => *n as i64,
         Extent::Tile { dim, tile, len } => (*tile as i64).min(*len as i64 - at[*dim as usize] * *tile as i64),
-        Extent::Seen { .. } => panic!("lengths that follow data are not for this interpreter"),
+        Extent::Seen { len, position: p } => {
+            let i = p.base + p.unit.iter().zip(at).map(|(s, i)| s * i).sum::<i64>();
+            (memory[p.buffer.0 as usize][i as usize] as i64 + 1).clamp(0, *len as i64)
+        }
     };
-    let base = |m: &Matrix| m.base + m.unit.iter().zip(&at).map(|(s, i)| s * i).sum::<i64>();
+    let base = |m: &Matrix| m.base + m.unit.iter().zip(at).map(|(s, i)| s * i).sum::<i64>();
     let (a0, b0, c0) = (base(&g.a), base(&g.b), base(&g.c));
-    for i in 0..len(&g.m) {
-        for j in 0..len(&g.n) {
+    let (m, n, k) = (len(&g.m), len(&g.n), len(&g.k));
+    for i in 0..m {
+        for j in 0..n {
             let mut sum = 0.0;
-            for k in 0..len(&g.k) {
+            for k in 0..k {
                 let x = memory[g.a.buffer.0 as usize][(a0 + i * g.a.row + k * g.a.col) as usize];
                 sum += x * memory[g.b.buffer.0 as usize][(b0 + k * g.b.row + j * g.b.col) as usize];
             }

@@ -12,7 +12,8 @@ fn module(case: &Case, program: Program, goal: Goal) -> lolm_ir::plan::Module {
 #[test]
 fn forward_plans_give_the_golden_outputs() {
     for case in CASES.map(Case::load) {
-        let m = module(&case, Program::Forward { batch: case.batch(), seq: case.seq(), forced_gate: false }, Goal::Forward);
+        let m =
+            module(&case, Program::Forward { batch: case.batch(), seq: case.seq(), forced_gate: false }, Goal::Forward);
         let (outputs, _) = run(&m, &m.plans[0], &case.feeds(&["tokens"]));
         for (name, (_, expected)) in case.io.iter().filter(|x| x.0.starts_with("eval.") && !x.0.contains('=')) {
             let found = &outputs[&name["eval.".len()..]];
@@ -29,7 +30,9 @@ fn gradient_plans_give_the_golden_gradients() {
         let m = module(&case, p, Goal::Gradients);
         let (outputs, _) = run(&m, &m.plans[0], &case.feeds(&["tokens", "targets", "train.gumbel"]));
         for (name, (_, expected)) in case.gradients() {
-            let d = distance(&outputs[&format!("grad.{name}")], &expected);
+            // A loss that this model lacks has heads without a gradient.
+            let none = vec![0.0; expected.len()];
+            let d = distance(outputs.get(&format!("grad.{name}")).unwrap_or(&none), &expected);
             assert!(d < 1e-4, "{} {name}: {d}", case.name);
         }
     }

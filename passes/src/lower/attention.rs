@@ -54,7 +54,14 @@ impl Lowering<'_> {
         let mut stages = vec![];
         for t in &tiles {
             let (rows, s) = (t.hi - t.lo, tile_matrix(scores, t.keys));
-            stages.push(product([rows, 0, r.len(&self.cx, &r.over)], Some((1, &t.extent)), r.query(self, &q, t.lo)?, r.key(self, &k, true)?, s.clone(), false));
+            stages.push(product(
+                [rows, 0, r.len(&self.cx, &r.over)],
+                Some((1, &t.extent)),
+                r.query(self, &q, t.lo)?,
+                r.key(self, &k, true)?,
+                s.clone(),
+                false,
+            ));
             let weights = self.softmax(&r, v, t, scores, &lse);
             stages.push(self.add_stage(weights));
             let (out, values) = (r.row_matrix(self, &o, t.lo, &r.wide)?, r.value(self, &w, false)?);
@@ -405,7 +412,14 @@ fn turned(m: Matrix) -> Matrix {
 }
 
 /// A product of these lengths (rows, columns, contracted), one of which may follow data.
-fn product(len: [usize; 3], data: Option<(usize, &Extent)>, a: Matrix, b: Matrix, c: Matrix, accumulate: bool) -> Stage {
+fn product(
+    len: [usize; 3],
+    data: Option<(usize, &Extent)>,
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    accumulate: bool,
+) -> Stage {
     let mut e = len.map(|l| Extent::Fixed(l as u32));
     if let Some((i, x)) = data {
         e[i] = x.clone();
