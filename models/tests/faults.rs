@@ -131,3 +131,23 @@ fn impossible_shapes_are_errors() {
         assert!(e.contains(expected), "{e}");
     }
 }
+
+#[test]
+fn wrong_cases_name_the_key() {
+    let mut case = serde_json::json!({
+        "kind": "lolm",
+        "config": { "d_model": 8 },
+        "loss": {},
+        "optim": { "lr": 1e-3, "betas": [0.9, 0.95], "weight_decay": 0.1, "clip": 1.0, "steps": 5 },
+        "batch": 1,
+        "seq": 4,
+    });
+    let e = LolmSpec::from_case_json("case.json", &case).expect_err("incomplete");
+    assert_eq!(e.to_string(), "case.json: `max_seq_len`: the key is missing; expected an integer from 1 to 16777216");
+    case["config"]["max_seq_length"] = 4.into();
+    let e = LolmSpec::from_case_json("case.json", &case).expect_err("misspelt");
+    assert!(e.to_string().contains("did you mean `max_seq_len`?"), "{e}");
+    case.as_object_mut().unwrap().remove("optim");
+    let e = LolmSpec::from_case_json("case.json", &case).expect_err("no optimizer");
+    assert_eq!(e.key, "optim");
+}

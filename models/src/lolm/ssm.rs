@@ -14,15 +14,21 @@ struct Own {
     n: AxisId,
 }
 
-/// The root mean square of silu(x) · silu(y) for normal x and y.
-const GATED_RMS: f32 = 0.356;
+/// The size of the signal that enters a row of mamba layers at the start of training, and what a layer's last map
+/// multiplies by to keep it: the root mean square of silu(1 + x) · silu(y) is about half of that of x and y at this size.
+const START: f32 = 0.5;
+const RESTORED: f32 = 2.0;
 
 /// h to z. `[b, t, d]`
 pub fn ssm(cx: &mut Cx, spec: &SsmSpec, h: ValueId) -> ValueId {
     cx.scope("ssm.proj_in");
     let (Axes { d, c, .. }, inner) = (cx.ax, spec.expand * cx.spec.d_model);
     let own = Own { e: cx.axis("e", inner), k: cx.axis("k", inner), w: cx.axis("w", 2), n: cx.axis("n", spec.d_state) };
-    let proj_in = cx.map("ssm.proj_in.weight", vec![d], vec![c]);
+    let init = match spec.kind {
+        SsmKind::Native => Init::Normal(0.02),
+        SsmKind::Mamba { .. } => keep(START, cx.spec.d_model),
+    };
+    let proj_in = cx.param("ssm.proj_in.weight", init, &[vec![d], vec![c]]);
     let x = cx.rename(h, d, c); // [b, t, c]
     let mut z = linear(cx, &[c], x, proj_in, None); // [b, t, d]
     for layer in 0..spec.n_layers {
@@ -72,18 +78,17 @@ fn mamba(cx: &mut Cx, own: Own, taps: usize, dt_rank: usize, layer: usize, x: Va
     let (tap, rank) = (cx.axis("tap", taps), cx.axis("rank", dt_rank));
     let states = cx.graph().len(n);
     let xo = cx.axis("xo", dt_rank + 2 * states);
-    // These layers stand in a row without residual or norm, and each is a product of two of its signals: from small
-    // weights the signal would vanish within two layers. So each map keeps the variance, and the last restores it.
-    let (width, inner) = (cx.spec.d_model as f32, cx.graph().len(e) as f32);
-    let keep = |n: f32| Init::Normal(1.0 / n.sqrt());
-    let in_proj = cx.param(&format!("{name}.in_proj.weight"), keep(width), &[vec![w, e], vec![d]]);
-    let conv = cx.param(&format!("{name}.conv1d.weight"), keep(taps as f32), &[vec![e], vec![], vec![tap]]);
-    let conv_bias = cx.bias(&format!("{name}.conv1d.bias"), e);
+    // These layers stand in a row without residual or norm, and each is a product of two of its signals: it would square
+    // their size, and a few layers would end at nothing or at infinity. A bias of 1 holds u near 1 whatever its input,
+    // so that a layer is nearly linear in its gate, and the last map restores the size that the gate takes away.
+    let (width, inner) = (cx.spec.d_model, cx.graph().len(e));
+    let in_proj = cx.param(&format!("{name}.in_proj.weight"), keep(1.0, width), &[vec![w, e], vec![d]]);
+    let conv = cx.param(&format!("{name}.conv1d.weight"), keep(1.0, taps), &[vec![e], vec![], vec![tap]]);
+    let conv_bias = cx.param(&format!("{name}.conv1d.bias"), Init::Constant(1.0), &[vec![e]]);
     let x_proj = cx.map(&format!("{name}.x_proj.weight"), vec![xo], vec![e]);
     let dt_proj = cx.map(&format!("{name}.dt_proj.weight"), vec![e], vec![rank]);
     let dt_bias = dt_bias(cx, &format!("{name}.dt_proj.bias"), e);
-    let restore = Init::Normal(1.0 / (GATED_RMS * inner.sqrt()));
-    let out_proj = cx.param(&format!("{name}.out_proj.weight"), restore, &[vec![d], vec![e]]);
+    let out_proj = cx.param(&format!("{name}.out_proj.weight"), keep(RESTORED, inner), &[vec![d], vec![e]]);
 
     let both = linear(cx, &[d], x, in_proj, None); // [b, t, w, e]
     let (u, gate) = (cx.at(both, w, 0), cx.at(both, w, 1)); // [b, t, e] each
@@ -100,6 +105,11 @@ fn mamba(cx: &mut Cx, own: Own, taps: usize, dt_rank: usize, layer: usize, x: Va
     let gate = silu(cx, gate); // [b, t, e]
     let y = cx.mul(y, gate); // [b, t, e]
     linear(cx, &[e], y, out_proj, None) // [b, t, d]
+}
+
+/// A map from `n` inputs whose result is `gain` times as large as they are.
+fn keep(gain: f32, n: usize) -> Init {
+    Init::Normal(gain / (n as f32).sqrt())
 }
 
 fn dt_bias(cx: &mut Cx, name: &str, e: AxisId) -> ValueId {
