@@ -14,6 +14,7 @@ pub mod op;
 pub mod philox;
 pub mod plan;
 pub mod text;
+pub mod verify;
 
 pub use axis::{Axis, AxisId, AxisSet};
 pub use dtype::{DType, Scalar};

@@ -2,6 +2,7 @@
 use super::*;
 use crate::expand::expand;
 use crate::interp::{run, values};
+use crate::verify::verify;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -30,6 +31,13 @@ proptest! {
                 prop_assert!(x.is_finite(), "{} of {:?}", x, node.op);
             }
         }
+    }
+
+    #[test]
+    fn random_graphs_and_their_expansions_keep_the_rules(choices in proptest::collection::vec(any::<u32>(), 0..300)) {
+        let g = graph(&choices, Options::ALL).unwrap();
+        prop_assert_eq!(verify(&g), Ok(()));
+        prop_assert_eq!(verify(&expand(&g, &|_| true).unwrap()), Ok(()));
     }
 
     #[test]

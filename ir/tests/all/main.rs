@@ -3,3 +3,4 @@ mod case;
 mod expand;
 mod gradients;
 mod interp;
+mod verify;
