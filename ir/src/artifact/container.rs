@@ -24,12 +24,14 @@ const NAME: usize = 24;
 /// More sections than any artifact has; a greater count is damage.
 const MOST_SECTIONS: usize = 256;
 
-/// A named piece of an artifact. `offset` is where its contents start in the file, a multiple of [`PAGE`].
+/// A named piece of an artifact. `offset` is where its contents start in the file, a multiple of [`PAGE`]; `hash` is what
+/// the table says of them, for whoever copies them and wants to be sure of the copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Section<'a> {
     pub name: &'a str,
     pub offset: usize,
     pub data: &'a [u8],
+    pub hash: [u8; 32],
 }
 
 /// What is wrong with a container.
@@ -153,8 +155,9 @@ fn read_section<'a>(
     if let Some(at) = (end..expected).find(|at| file[*at] != 0) {
         return Err(ContainerError::Padding { at });
     }
-    match hash(data) == row[NAME + 24..] {
-        true => Ok(Section { name, offset: expected, data }),
+    let found = hash(data);
+    match found == row[NAME + 24..] {
+        true => Ok(Section { name, offset: expected, data, hash: found }),
         false => Err(ContainerError::SectionHash { name: name.into() }),
     }
 }
