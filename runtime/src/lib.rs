@@ -1,2 +1,15 @@
 //! Loads an artifact, runs its plans, trains and generates.
+//!
+//! Knows nothing of specs, passes or code generation: an artifact holds all that it needs. All unsafe code is in [`cpu`].
+pub mod artifact;
 pub mod cpu;
+pub mod model;
+pub mod store;
+pub mod tensor;
+#[cfg(test)]
+mod testing;
+pub mod weights;
+
+pub use artifact::{Artifact, ArtifactError};
+pub use model::{Input, Model, ModelError, Output, ProgramId};
+pub use tensor::{Data, Tensor};

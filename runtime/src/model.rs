@@ -1,0 +1,217 @@
+//! A model in memory: an artifact with its parameters, states and threads, whose programs can be run.
+//!
+//! Two ways to run a program. [`Model::call`] takes and gives tensors by name and checks them. For loops, look ports up
+//! once ([`Model::input`], [`Model::output`]), write the input slices, [`Model::run`], read the output slices: nothing is
+//! allocated or looked up then.
+use crate::artifact::Artifact;
+use crate::cpu::gemm::Isa;
+use crate::cpu::machine::{Machine, MachineError};
+use crate::cpu::memory::Element;
+use crate::store::Store;
+use crate::tensor::Tensor;
+use lolm_ir::DType;
+use lolm_ir::artifact::Manifest;
+use lolm_ir::plan::{Plan, Port};
+use std::collections::BTreeMap;
+
+/// A model, ready to run.
+pub struct Model {
+    machine: Machine,
+}
+
+/// A program of a model, by position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgramId(usize);
+
+/// An input of a program that was looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Input {
+    program: usize,
+    slot: usize,
+}
+
+/// An output of a program that was looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Output {
+    program: usize,
+    slot: usize,
+}
+
+/// Why a model cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("the artifact has no program `{name}`; it has {}", found.join(", "))]
+    NoProgram { name: String, found: Vec<String> },
+    #[error("program `{program}` has no {what} `{name}`; it has {}", found.join(", "))]
+    NoPort { program: String, what: &'static str, name: String, found: Vec<String> },
+    #[error("{what} `{name}` of program `{program}` is {expected}, not {found}")]
+    PortType { program: String, what: &'static str, name: String, expected: String, found: String },
+    #[error("program `{program}` needs the input `{name}`")]
+    MissingInput { program: String, name: String },
+}
+
+impl Model {
+    /// Loads a model with zero parameters and initial states. `threads` counts the calling one.
+    pub fn load(artifact: Artifact, threads: usize) -> Result<Model, ModelError> {
+        Model::load_with(artifact, threads, Isa::detect())
+    }
+
+    /// As [`Model::load`], with this instruction set for matrix products, on which the bits of the results do not depend.
+    pub fn load_with(artifact: Artifact, threads: usize, isa: Isa) -> Result<Model, ModelError> {
+        let mut model = Model { machine: Machine::new(artifact, threads, isa)? };
+        model.reset_states();
+        Ok(model)
+    }
+
+    pub fn artifact(&self) -> &Artifact {
+        self.machine.artifact()
+    }
+    pub fn manifest(&self) -> &Manifest {
+        &self.artifact().manifest
+    }
+    pub fn threads(&self) -> usize {
+        self.machine.threads()
+    }
+
+    // ---- programs and ports
+
+    /// The plans of the artifact's programs.
+    pub fn plans(&self) -> &[Plan] {
+        &self.artifact().manifest.programs
+    }
+    pub fn plan(&self, p: ProgramId) -> &Plan {
+        &self.artifact().manifest.programs[p.0]
+    }
+    pub fn has_program(&self, name: &str) -> bool {
+        self.plans().iter().any(|p| p.program == name)
+    }
+    pub fn program(&self, name: &str) -> Result<ProgramId, ModelError> {
+        let found = || self.plans().iter().map(|p| p.program.clone()).collect();
+        let at = self.plans().iter().position(|p| p.program == name).map(ProgramId);
+        at.ok_or_else(|| ModelError::NoProgram { name: name.into(), found: found() })
+    }
+    /// Looks an input up and checks its dtype.
+    pub fn input(&self, p: ProgramId, name: &str, dtype: DType) -> Result<Input, ModelError> {
+        let slot = self.port(p, "input", &self.plan(p).inputs, self.machine.inputs(p.0), name, dtype)?;
+        Ok(Input { program: p.0, slot })
+    }
+    /// Looks an output up and checks its dtype.
+    pub fn output(&self, p: ProgramId, name: &str, dtype: DType) -> Result<Output, ModelError> {
+        let slot = self.port(p, "output", &self.plan(p).outputs, self.machine.outputs(p.0), name, dtype)?;
+        Ok(Output { program: p.0, slot })
+    }
+    pub fn has_input(&self, p: ProgramId, name: &str) -> bool {
+        self.machine.inputs(p.0).find(name).is_some()
+    }
+    pub fn has_output(&self, p: ProgramId, name: &str) -> bool {
+        self.machine.outputs(p.0).find(name).is_some()
+    }
+
+    fn port(
+        &self,
+        p: ProgramId,
+        what: &'static str,
+        ports: &[Port],
+        store: &Store,
+        name: &str,
+        dtype: DType,
+    ) -> Result<usize, ModelError> {
+        let program = || self.plan(p).program.clone();
+        let Some(slot) = store.find(name) else {
+            let found = ports.iter().map(|p| p.name.clone()).collect();
+            return Err(ModelError::NoPort { program: program(), what, name: name.into(), found });
+        };
+        let found = store.slots()[slot].dtype;
+        match found == dtype {
+            true => Ok(slot),
+            false => Err(ModelError::PortType {
+                program: program(),
+                what,
+                name: name.into(),
+                expected: found.to_string(),
+                found: dtype.to_string(),
+            }),
+        }
+    }
+
+    /// What an input holds, for writing. T has the size of the port's dtype.
+    pub fn input_mut<T: Element>(&mut self, i: Input) -> &mut [T] {
+        self.machine.input_mut(i.program, i.slot)
+    }
+    /// What an output holds after a run.
+    pub fn output_slice<T: Element>(&self, o: Output) -> &[T] {
+        self.machine.outputs(o.program).view(o.slot)
+    }
+    pub fn output_tensor(&self, o: Output) -> Tensor {
+        self.machine.outputs(o.program).get(o.slot)
+    }
+
+    // ---- running
+
+    /// Runs a program on what its inputs hold.
+    pub fn run(&mut self, p: ProgramId) {
+        self.machine.run(p.0);
+    }
+
+    /// Runs a program on these inputs, which must be all of them, and gives all outputs.
+    pub fn call(&mut self, name: &str, inputs: &[(&str, Tensor)]) -> Result<BTreeMap<String, Tensor>, ModelError> {
+        let p = self.program(name)?;
+        let program = || name.to_string();
+        for (port, x) in inputs {
+            let slot = self.input(p, port, x.dtype())?.slot;
+            let declared = &self.plan(p).inputs[slot];
+            if !x.fits(declared) {
+                return Err(ModelError::PortType {
+                    program: program(),
+                    what: "input",
+                    name: port.to_string(),
+                    expected: format!("{}{:?}", declared.dtype, declared.shape),
+                    found: format!("{}{:?} of {} elements", x.dtype(), x.shape, x.len()),
+                });
+            }
+            self.machine.set_input(p.0, slot, x);
+        }
+        if let Some(missing) = self.plan(p).inputs.iter().find(|i| inputs.iter().all(|(n, _)| *n != i.name)) {
+            return Err(ModelError::MissingInput { program: program(), name: missing.name.clone() });
+        }
+        self.run(p);
+        let store = self.machine.outputs(p.0);
+        Ok(store.slots().iter().enumerate().map(|(i, s)| (s.name.clone(), store.get(i))).collect())
+    }
+
+    /// Starts to measure the launches of a program, or stops and gives the nanoseconds of each, in the order of the plan.
+    /// Measured runs are slower: threads meet after every launch.
+    pub fn measure(&mut self, p: ProgramId, on: bool) -> Vec<u64> {
+        self.machine.measure(p.0, on)
+    }
+
+    // ---- parameters and states
+
+    pub fn params(&self) -> &Store {
+        self.machine.params()
+    }
+    /// A parameter, by its slot in [`Model::params`], for writing.
+    pub fn param_mut(&mut self, slot: usize) -> &mut [f32] {
+        self.machine.param_mut(slot)
+    }
+    pub fn states(&self) -> &Store {
+        self.machine.states()
+    }
+    /// The bytes of a state, by its slot in [`Model::states`], for writing.
+    pub fn state_bytes_mut(&mut self, slot: usize) -> &mut [u8] {
+        self.machine.state_bytes_mut(slot)
+    }
+    /// Puts all states where they start: zeros, or a copy of a parameter.
+    pub fn reset_states(&mut self) {
+        self.reset_states_if(|_| true);
+    }
+    /// Puts those states where they start whose names are chosen.
+    pub fn reset_states_if(&mut self, chosen: impl Fn(&str) -> bool) {
+        self.machine.reset_states(chosen);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Hand-made artifacts for tests: a few instructions of machine code and plans built by hand.
+use crate::artifact::hash;
+use crate::{Artifact, Model};
+use lolm_ir::DType;
+use lolm_ir::artifact::{CODE, KernelRecord, MANIFEST, Manifest, ParamRecord, StateRecord, container};
+use lolm_ir::graph::Init;
+use lolm_ir::plan::*;
+
+/// `for i in begin..end { operand1[i] = operand0[i] + operand0[i] }`, f32.
+pub const DOUBLE: [u8; 32] = [
+    0x48, 0x8b, 0x07, 0x48, 0x8b, 0x4f, 0x08, 0x48, 0x39, 0xd6, 0x7d, 0x13, 0xf3, 0x0f, 0x10, 0x04, 0xb0, 0xf3, 0x0f,
+    0x58, 0xc0, 0xf3, 0x0f, 0x11, 0x04, 0xb1, 0x48, 0xff, 0xc6, 0xeb, 0xe8, 0xc3,
+];
+
+pub fn manifest(programs: Vec<Plan>) -> Manifest {
+    Manifest {
+        spec: String::new(),
+        name: "test".into(),
+        target: "x86_64".into(),
+        features: vec!["sse2".into()],
+        programs,
+        kernels: vec![],
+        params: vec![],
+        states: vec![],
+        tables: vec![],
+    }
+}
+
+/// The kernel [`DOUBLE`], at the start of the code, over these units.
+pub fn double(unit_dims: Vec<u32>) -> KernelRecord {
+    let units = unit_dims.iter().map(|d| *d as u64).product();
+    KernelRecord { name: "double".into(), offset: 0, len: 32, units, unit_dims, operands: 2 }
+}
+
+pub fn param(name: &str, shape: &[usize]) -> ParamRecord {
+    ParamRecord { name: name.into(), shape: shape.to_vec(), init: Init::Normal(0.5) }
+}
+
+pub fn state(name: &str, shape: &[usize], init: Option<&str>) -> StateRecord {
+    StateRecord { name: name.into(), dtype: DType::F32, shape: shape.to_vec(), init: init.map(String::from) }
+}
+
+pub fn port(name: &str, dtype: DType, shape: &[usize]) -> Port {
+    Port { name: name.into(), dtype, shape: shape.to_vec() }
+}
+
+pub fn buffer(place: Place, dtype: DType, len: usize) -> Buffer {
+    Buffer { name: format!("{place:?}"), dtype, len: len as u64, place }
+}
+
+pub fn launch(name: &str, grid: Vec<u32>, stages: Vec<Stage>) -> Step {
+    Step::Launch(Launch { name: name.into(), kind: Kind::Contract, grid, stages, flops: 0, bytes: 0 })
+}
+
+pub fn matrix(buffer: u32, unit: Vec<i64>, row: i64, col: i64) -> Matrix {
+    Matrix { buffer: BufferId(buffer), base: 0, unit, iter: 0, row, col }
+}
+
+pub fn bytes(m: &Manifest, code: &[u8]) -> Vec<u8> {
+    let json = serde_json::to_vec(m).unwrap();
+    container::encode(&[(MANIFEST, &json), (CODE, code)], hash).unwrap()
+}
+
+pub fn artifact(m: &Manifest) -> Artifact {
+    Artifact::from_bytes(bytes(m, &DOUBLE)).unwrap()
+}
+
+pub fn model(m: &Manifest, threads: usize) -> Model {
+    Model::load(artifact(m), threads).unwrap()
+}
+
+/// `y = 2 · x · wᵀ` with x: f32[m, k], w: f32[n, k], in tiles of rows, through scratch memory: a product and an epilogue.
+pub fn linear(m: u32, n: u32, k: u32) -> Manifest {
+    let (rows, tile) = (m as i64, 4i64);
+    let tiles = m.div_ceil(tile as u32);
+    let (nn, kk) = (n as i64, k as i64);
+    let extent = Extent::Tile { dim: 0, tile: tile as u32, len: m };
+    let gemm = Gemm {
+        m: extent,
+        n: Extent::Fixed(n),
+        k: Extent::Fixed(k),
+        a: matrix(0, vec![tile * kk], kk, 1),
+        b: matrix(1, vec![], 1, kk),
+        c: matrix(2, vec![], nn, 1),
+        alpha: 1.0,
+        accumulate: false,
+    };
+    // The kernel's units are the elements of y; the scratch tile holds those of this unit's rows only.
+    let from = Access { rebase: 1, ..Access::whole(BufferId(2)) };
+    let epilogue = KernelStage {
+        kernel: 0,
+        operands: vec![from, Access::whole(BufferId(3))],
+        span: Span::Tiles { len: m * n, tile: tile as u32 * n },
+    };
+    let plan = Plan {
+        program: "linear".into(),
+        inputs: vec![port("x", DType::F32, &[m as usize, k as usize])],
+        outputs: vec![port("y", DType::F32, &[m as usize, n as usize])],
+        buffers: vec![
+            buffer(Place::Input("x".into()), DType::F32, (m * k) as usize),
+            buffer(Place::Param("w".into()), DType::F32, (n * k) as usize),
+            buffer(Place::Scratch(64), DType::F32, tile as usize * n as usize),
+            buffer(Place::Output("y".into()), DType::F32, rows as usize * n as usize),
+        ],
+        steps: vec![launch("xw", vec![tiles], vec![Stage::Gemm(Box::new(gemm)), Stage::Kernel(epilogue)])],
+        arena: 0,
+        scratch: 64 + tile as u64 * n as u64 * 4,
+    };
+    let mut all = manifest(vec![plan]);
+    all.params = vec![param("w", &[n as usize, k as usize])];
+    all.kernels = vec![double(vec![m * n])];
+    all
+}
