@@ -6,7 +6,7 @@
 //! is made of; a wrong estimate of sizes would once have kept attention apart at the large shape only).
 //!
 //! Saturation proves nothing, so the report counts what was found and what nobody claimed.
-use crate::egraph::region::{RegionError, Regions, read_back, replay};
+use crate::egraph::region::{RegionError, Regions, read_back, replay, sweep};
 use crate::egraph::rule::{RowError, Rules};
 use crate::egraph::{Body, Limits};
 use lolm_ir::Graph;
@@ -32,6 +32,8 @@ pub const LIMITS: Limits = Limits { iterations: 24, nodes: 60_000 };
 /// The raised graph, and what was found in it.
 pub fn raise(g: &Graph) -> Result<(Graph, RaiseReport), RaiseError> {
     let rules = Rules::new(rules::all())?;
+    // A dead use would keep the inside of a fused operation alive.
+    let g = &sweep(g);
     let regions = Regions::of(g);
     let bare = Arc::new(Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() });
     let (mut bodies, mut runs) = (vec![], vec![]);

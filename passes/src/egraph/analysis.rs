@@ -156,13 +156,29 @@ impl Context {
         let like = |i: usize, axes: AxisSet| Some(vec![Type::new(ty(i)?.dtype, axes)]);
         match fun {
             Fun::Part => Some(vec![*operands.first()?.types.get(usize::try_from(known[0].int()?).ok()?)?]),
-            Fun::Visible => Some(vec![Type::new(DType::Bool, axes(0)?.union(sup(0)))]),
-            Fun::Weights => like(0, sup(0).union(sup(1)).union(sup(2)).minus(axes(1)?)),
+            Fun::Visible => {
+                let keys = axes(0)?;
+                let ok = ty(0)?.dtype == DType::I32 && keys.disjoint(sup(0));
+                ok.then(|| vec![Type::new(DType::Bool, keys.union(sup(0)))])
+            }
+            Fun::Weights => {
+                let (keys, over, p) = (axes(0)?, axes(1)?, sup(2));
+                let contracted = !over.is_empty() && sup(0).contains(over) && sup(1).contains(over);
+                let ok = contracted && sup(1).contains(keys) && keys.disjoint(sup(0)) && keys.disjoint(p);
+                if ok { like(0, sup(0).union(sup(1)).minus(over).union(p)) } else { None }
+            }
             Fun::Dropped => match known[1] {
-                Known::List(l) => like(2, sup(2).union(AxisSet::of(l))),
+                // One draw an element, in the order that the fused operation takes them.
+                Known::List(l) if sup(2).iter().eq(l.iter().copied()) && sup(0).union(sup(1)).is_empty() => {
+                    like(2, sup(2))
+                }
                 _ => None,
             },
-            Fun::Taps => like(0, sup(0).union(sup(1)).minus(axes(1)?)),
+            Fun::Taps => {
+                let (time, tap) = (axes(0)?, axes(1)?);
+                let ok = sup(0).contains(time) && sup(1).contains(tap) && tap.disjoint(sup(0)) && time.disjoint(sup(1));
+                if ok { like(0, sup(0).union(sup(1)).minus(tap)) } else { None }
+            }
             _ => {
                 let present: Vec<bool> = operands.iter().map(|o| o.known != Known::Absent).collect();
                 let op = decode(fun, &known, &present)?;

@@ -3,7 +3,7 @@
 //! A row applies only where both sides have the same type, so a rule can neither lose an axis nor make an ill-typed
 //! operation. The loop is bounded by iterations and nodes, never by the clock, and says why it stopped.
 use super::EGraph;
-use super::analysis::{Facts, Known};
+use super::analysis::Facts;
 use super::language::Enode;
 use egg::{ENodeOrVar, Id, Pattern, PatternAst, RecExpr, Searcher, Subst, Var};
 use lolm_ir::Scalar;
@@ -51,8 +51,6 @@ pub enum Cond {
     Unset(&'static str, &'static str),
     /// `(m, k)`: the bit mask holds all indices of axis k.
     AllTaps(&'static str, &'static str),
-    /// `(l, x)`: the list is all axes of x in ascending order.
-    Ascending(&'static str, &'static str),
     /// A positive i32 constant.
     Counts(&'static str),
 }
@@ -239,7 +237,7 @@ impl Cond {
         use Cond::*;
         match *self {
             Absent(a, b) | Has(a, b) | Within(a, b) | Narrower(a, b) | RecipSize(a, b) | Keeps(a, b) => vec![a, b],
-            IsLast(a, b) | Disjoint(a, b) | Unset(a, b) | AllTaps(a, b) | Ascending(a, b) => vec![a, b],
+            IsLast(a, b) | Disjoint(a, b) | Unset(a, b) | AllTaps(a, b) => vec![a, b],
             Shares(a, b, c) | Tap(a, b, c) => vec![a, b, c],
             Near(a, _) | AtLeast(a, _) => vec![a],
             Single(a) | Constant(a) | Varies(a) | Fixed(a) | Fed(a) | NonNegative(a) | Counts(a) => vec![a],
@@ -285,10 +283,6 @@ impl Cond {
             Cond::Disjoint(m, n) => int(m)? & int(n)? == 0,
             Cond::Unset(m, j) => int(m)?.checked_shr(int(j)? as u32)? & 1 == 0,
             Cond::AllTaps(m, k) => Some(int(m)?) == 1i64.checked_shl(len(k)? as u32).map(|b| b - 1),
-            Cond::Ascending(l, x) => match &at(l)?.known {
-                Known::List(l) => sup(x)?.iter().eq(l.iter().copied()),
-                _ => false,
-            },
             Cond::Counts(x) => matches!(at(x)?.known.num()?, Scalar::I32(n) if n > 0),
         })
     }

@@ -134,7 +134,7 @@ fn attention() -> Vec<Row> {
             [Has("?s", "?k"), Absent("?s", "?q")]),
         row("dropped",        "(select (le ?r (random ?l ?i ?seed ?step)) (mul ?c ?x) 0)",
                               "(dropped ?r ?l ?i ?seed ?step ?x)",
-            [Keeps("?c", "?r"), Ascending("?l", "?x")]),
+            [Keeps("?c", "?r")]),
         row("attention",      "(dot ?s (weights ?s ?e ?c ?w ?q ?k ?p) ?v)",
                               "(part #0 (attention ?s ?e ?c ?w none none ?q ?k ?v ?p none none))",
             [Has("?s", "?v"), Absent("?e", "?v")]),

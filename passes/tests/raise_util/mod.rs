@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 use lolm_ir::graph::LeafKind;
 use lolm_ir::interp::{Feeds, Results, run};
+use lolm_ir::op::Unary;
 use lolm_ir::{AxisId, Builder, DType, Graph, ValueId};
 use lolm_passes::raise::{RaiseReport, raise};
 
@@ -28,7 +29,7 @@ impl Draw {
     }
 }
 
-/// Random contents for every leaf; integers are below 3, and targets (by name) may be -1.
+/// Random contents for every leaf; integers are below 3, and targets (by name) -1, 0 or 1.
 pub fn feeds(g: &Graph, seed: u64) -> Feeds {
     let mut d = Draw::new(seed);
     let mut out = Feeds::new();
@@ -37,10 +38,10 @@ pub fn feeds(g: &Graph, seed: u64) -> Feeds {
             continue;
         }
         let n = l.shape(g).iter().product::<usize>();
-        let low = l.name.contains("target") as i64;
+        let low = l.name.contains("target") as u8;
         let value = |d: &mut Draw| match l.dtype {
             DType::F32 | DType::Bf16 => d.number(),
-            DType::I32 => d.below((3 + low) as u64) as f64 - low as f64,
+            DType::I32 => d.below(3) as f64 - low as f64,
             DType::Bool => d.below(2) as f64,
         };
         out.insert(l.name.clone(), (0..n).map(|_| value(&mut d)).collect());
@@ -96,5 +97,55 @@ pub fn summary(r: &RaiseReport) -> String {
     match list(r.residues()) {
         rest if rest.is_empty() => list(r.totals()),
         rest => format!("{} | {rest}", list(r.totals())),
+    }
+}
+
+/// A builder with the axes b=2 t=4 d=4, and an input x over them.
+pub struct Start {
+    pub b: Builder,
+    pub d: AxisId,
+    pub x: ValueId,
+}
+
+pub fn start(name: &str) -> Start {
+    let mut b = Builder::new(name);
+    let (ab, t, d) = (b.axis("b", 2), b.axis("t", 4), b.axis("d", 4));
+    let x = b.input("x", DType::F32, &[vec![ab], vec![t], vec![d]]);
+    Start { b, d, x }
+}
+
+/// The mean and the centred x, with the mean in one of three spellings.
+pub fn centred(b: &mut Builder, d: AxisId, x: ValueId, style: usize) -> ValueId {
+    let m = match style % 3 {
+        0 => b.mean(&[d], x),
+        1 => {
+            let s = b.sum(&[d], x);
+            b.scale(s, 0.25)
+        }
+        _ => {
+            let (s, n) = (b.sum(&[d], x), b.num(4.0));
+            b.div(s, n)
+        }
+    };
+    b.sub(x, m)
+}
+
+/// x / sqrt(mean x² + eps), in one of four spellings.
+pub fn rms(b: &mut Builder, d: AxisId, x: ValueId, style: usize) -> ValueId {
+    let sq = if style.is_multiple_of(2) {
+        let q = b.mul(x, x);
+        b.mean(&[d], q)
+    } else {
+        let q = b.dot(&[d], x, x);
+        b.scale(q, 0.25)
+    };
+    let eps = b.num(1e-5);
+    let v = b.add(sq, eps);
+    if style < 2 {
+        let r = b.unary(Unary::Rsqrt, v);
+        b.mul(r, x)
+    } else {
+        let r = b.unary(Unary::Sqrt, v);
+        b.div(x, r)
     }
 }
