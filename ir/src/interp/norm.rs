@@ -30,7 +30,7 @@ pub(super) fn log_sum_exp(xs: impl Iterator<Item = f64> + Clone) -> f64 {
     max + xs.map(|x| (x - max).exp()).sum::<f64>().ln()
 }
 
-/// Every element of x as `f(mean-like statistics of its row)(element)`, times a weight, plus a bias.
+/// (x - center) · scale, which depend on the row, then the weight and the bias.
 fn normalize(c: &Call, axis: AxisId, center_and_scale: impl Fn(&[f64]) -> (f64, f64)) -> Tensor {
     let x = &c.args[0];
     let (rows, along) = (c.offsets(0, x.set().without(axis)), c.offsets(0, axis.into()));
