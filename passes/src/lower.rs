@@ -20,6 +20,7 @@ mod contract;
 mod cost;
 mod index;
 mod merge_axes;
+mod scan;
 mod scatter;
 pub(crate) mod storage;
 mod stream;
@@ -228,6 +229,8 @@ impl<'a> Lowering<'a> {
         match self.cx.g.node(v).op {
             Op::Attention(_) => self.attention(v),
             Op::AttentionGrad(_) => self.attention_grad(v),
+            Op::SelectiveScan { .. } => self.selective_scan(v),
+            Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             ref op => Err(format!("bug: {} has no lowering", op.mnemonic())),
         }
     }
@@ -319,7 +322,11 @@ impl<'a> Lowering<'a> {
 
 /// True for fused operations that a launch of their own computes; all others are expanded before clustering.
 pub fn has_launch(op: &Op) -> bool {
-    matches!(op, Op::Attention(_) | Op::AttentionGrad(_))
+    match op {
+        Op::Attention(_) | Op::AttentionGrad(_) => true,
+        Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. } => true,
+        _ => false,
+    }
 }
 
 /// How many floating-point results an operation of a kernel counts for.

@@ -1,0 +1,307 @@
+//! The selective scan and its gradient.
+//!
+//! Forward is one kernel: a recurrence along time whose states stay in registers. Backward keeps no states from forward:
+//! a unit takes a group of channels, tile by tile, computes their states again into scratch memory, and walks time
+//! backwards over them. Sums over channels and batch are partial sums, one a unit, added up in a fixed order.
+use super::index::{Index, Map};
+use super::storage::Storage;
+use super::stream::{Lowered, Stream};
+use super::{Built, Lowering};
+use lolm_ir::axis::{AxisId, AxisSet};
+use lolm_ir::kernel::{Fold, KAxis, KOp, KValue};
+use lolm_ir::op::{Binary, Op, Unary};
+use lolm_ir::plan::{Access, BufferId, Kind, Launch, Span, Stage, Step};
+use lolm_ir::{DType, ValueId};
+
+/// Elements of scratch memory for the states of one tile of channels.
+const STATES: usize = 1 << 18;
+/// Units that the launch of a gradient should have.
+const UNITS: usize = 16;
+/// Stands for the axis of channel groups, which is no axis of the graph, in partial sums.
+const GROUP: AxisId = AxisId(u8::MAX);
+
+impl Lowering<'_> {
+    pub(super) fn selective_scan(&mut self, v: ValueId) -> Result<(), String> {
+        let n = self.cx.g.node(v);
+        let Op::SelectiveScan { time, state } = n.op else { return Err("bug: not a scan".into()) };
+        let stored: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
+        let [y_at, last_at] = stored.as_slice() else { return Err("bug: scan without storage".into()) };
+        let mut s = Stream::new(&self.cx, None);
+        let map = s.identity(n.types[0].axes.union(n.types[1].axes));
+        let (t, k) = (s.axis(time), s.axis(state));
+        let x = Inputs::new(&mut s, &n.args, &map);
+        let init = match n.args.get(5) {
+            Some(i) => s.value(*i, &map, None),
+            None => s.float(0.0),
+        };
+        let h = x.states(&mut s, t, init);
+        let y = s.push(KOp::Dot(k), &[h, x.c], DType::F32);
+        s.store(y_at, &map, y);
+        if self.uses_part(v, 1) {
+            let last = s.push(KOp::Last(t), &[h], DType::F32);
+            s.store(last_at, &map, last);
+        }
+        let lowered = s.finish();
+        let name = format!("selective_scan_{}x{}", self.cx.g.len(time), self.cx.g.elements(n.types[1].axes));
+        self.launch(name, Kind::Scan, lowered);
+        Ok(())
+    }
+
+    fn uses_part(&self, v: ValueId, i: usize) -> bool {
+        let g = self.cx.g;
+        g.ids().any(|p| g.node(p).op == Op::Part(i) && g.node(p).args[0] == v)
+    }
+
+    pub(super) fn selective_scan_grad(&mut self, v: ValueId) -> Result<(), String> {
+        let g = self.cx.g;
+        let n = g.node(v);
+        let Op::SelectiveScanGrad { time, state } = n.op else { return Err("bug: not a scan gradient".into()) };
+        let channels = g.axes_of(n.args[1]).without(state);
+        let channel = channels.single().ok_or("limit: a differentiated scan has one channel axis")?;
+        let rows: Vec<AxisId> = g.axes_of(n.args[4]).without(time).minus(channels).iter().collect();
+        let batch: usize = rows.iter().map(|a| g.len(*a)).product();
+        let cut = Cut::new(g.len(channel), g.len(time) * g.len(state), batch);
+        let order = [rows.as_slice(), &[time, state]].concat();
+        let b_part = self.partial("db_part", &order, cut.groups);
+        let c_part = self.partial("dc_part", &order, cut.groups);
+        let a_part = {
+            let len = batch * g.len(channel) * g.len(state);
+            let b = self.temporary("da_part", len);
+            Storage::row_major(g, b, rows.iter().copied().chain([channel, state]).collect::<Vec<_>>().into_iter())
+        };
+        let scratch = self.scratch("states", g.len(time) * g.len(state) * cut.tile);
+        let grad = ScanGrad { v, time, state, channel, rows, cut, scratch, a_part, b_part, c_part };
+        let mut stages = vec![];
+        for round in 0..cut.rounds {
+            let (states, slopes) = (grad.recompute(self), grad.slopes(self, round > 0)?);
+            stages.push(grad.stage(self, states, round)?);
+            stages.push(grad.stage(self, slopes, round)?);
+        }
+        let grid: Vec<u32> = grad.rows.iter().map(|a| g.len(*a) as u32).chain([cut.groups as u32]).collect();
+        let steps = (batch * g.len(channel) * g.len(time)) as u64;
+        let name = format!("selective_scan_grad_{}x{}x{}", g.len(time), g.len(channel), g.len(state));
+        let (flops, bytes) = (steps * g.len(state) as u64 * 24, steps * 4 * 5);
+        self.steps.push(Step::Launch(Launch { name, kind: Kind::Scan, grid, stages, flops, bytes }));
+        grad.totals(self);
+        Ok(())
+    }
+
+    /// Partial sums over `axes`, one for each group of channels behind the batch axes.
+    fn partial(&mut self, name: &str, axes: &[AxisId], groups: usize) -> Storage {
+        let g = self.cx.g;
+        let inner: usize = axes[axes.len() - 2..].iter().map(|a| g.len(*a)).product();
+        let outer = &axes[..axes.len() - 2];
+        let b = self.temporary(name, g.elements(AxisSet::of(axes)) * groups);
+        let mut s = Storage::row_major(g, b, axes[axes.len() - 2..].iter().copied());
+        s.strides.push((GROUP, inner as i64));
+        let mut stride = (inner * groups) as i64;
+        for a in outer.iter().rev() {
+            s.strides.push((*a, stride));
+            stride *= g.len(*a) as i64;
+        }
+        s
+    }
+}
+
+/// The operands of a scan at one step, as kernel values.
+struct Inputs {
+    dt: KValue,
+    a: KValue,
+    b: KValue,
+    c: KValue,
+    u: KValue,
+    /// exp(dt·a)
+    decay: KValue,
+}
+
+impl Inputs {
+    fn new(s: &mut Stream, args: &[ValueId], map: &Map) -> Self {
+        let [dt, a, b, c, u] = [0, 1, 2, 3, 4].map(|i| s.value(args[i], map, None));
+        let x = s.binary(Binary::Mul, dt, a);
+        let decay = s.unary(Unary::Exp, x);
+        Inputs { dt, a, b, c, u, decay }
+    }
+    /// dt·b·u, what a step adds.
+    fn input(&self, s: &mut Stream) -> KValue {
+        let x = s.binary(Binary::Mul, self.dt, self.u);
+        s.binary(Binary::Mul, x, self.b)
+    }
+    fn states(&self, s: &mut Stream, t: KAxis, init: KValue) -> KValue {
+        let x = self.input(s);
+        s.push(KOp::Scan { axis: t, reverse: false }, &[self.decay, x, init], DType::F32)
+    }
+}
+
+/// How a gradient cuts the channels: `groups` units, each of `rounds` tiles of `tile` channels.
+#[derive(Clone, Copy)]
+struct Cut {
+    groups: usize,
+    rounds: usize,
+    tile: usize,
+}
+
+impl Cut {
+    fn new(channels: usize, states: usize, batch: usize) -> Self {
+        let fits = |t: &usize| channels.is_multiple_of(*t) && t * states <= STATES;
+        let tile = [32, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
+        let tiles = channels / tile;
+        let groups = (1..=tiles).filter(|n| tiles.is_multiple_of(*n)).find(|n| n * batch >= UNITS).unwrap_or(tiles);
+        Cut { groups, rounds: tiles / groups, tile }
+    }
+}
+
+struct ScanGrad {
+    v: ValueId,
+    time: AxisId,
+    state: AxisId,
+    channel: AxisId,
+    rows: Vec<AxisId>,
+    cut: Cut,
+    scratch: BufferId,
+    a_part: Storage,
+    b_part: Storage,
+    c_part: Storage,
+}
+
+/// A kernel of one round: its units are the batch axes and the channel group.
+struct Round<'a> {
+    s: Stream<'a>,
+    map: Map,
+    group: KAxis,
+    tile: KAxis,
+    time: KAxis,
+    state: KAxis,
+}
+
+impl ScanGrad {
+    fn open<'a>(&self, lw: &'a Lowering<'_>) -> Round<'a> {
+        let mut s = Stream::new(&lw.cx, None);
+        let mut map = s.identity(AxisSet::of(&self.rows));
+        let group = s.k.add_axis("group", self.cut.groups);
+        s.k.units = self.rows.iter().map(|a| (s.axis(*a), 1)).chain([(group, 1)]).collect();
+        let (time, state) = (s.axis(self.time), s.axis(self.state));
+        let tile = s.k.add_axis("tile", self.cut.tile);
+        map.set(self.time, Index::axis(time));
+        map.set(self.state, Index::axis(state));
+        let width = (self.cut.rounds * self.cut.tile) as i64;
+        map.set(self.channel, Index { terms: vec![(group, width), (tile, 1)], ..Index::default() });
+        Round { s, map, group, tile, time, state }
+    }
+
+    /// The states before each step, by time, state and channel, as the kernel addresses them: unit by unit.
+    fn scratch_at(&self, r: &mut Round) -> (Storage, Map) {
+        let (n, w) = (r.s.k.axis(r.state).len as i64, self.cut.tile as i64);
+        let mut at = Index { terms: vec![(r.time, n * w), (r.state, w), (r.tile, 1)], ..Index::default() };
+        let mut stride = r.s.k.axis(r.time).len as i64 * n * w;
+        for (a, _) in r.s.k.units.clone().iter().rev() {
+            at.add_scaled(&Index::axis(*a), stride);
+            stride *= r.s.k.axis(*a).len as i64;
+        }
+        let mut map = Map::default();
+        map.set(GROUP, at);
+        (Storage { buffer: self.scratch, strides: vec![(GROUP, 1)], base: 0 }, map)
+    }
+
+    fn recompute(&self, lw: &Lowering) -> Lowered {
+        let mut r = self.open(lw);
+        let args = &lw.cx.g.node(self.v).args;
+        let x = Inputs::new(&mut r.s, args, &r.map);
+        let zero = r.s.float(0.0);
+        let h = x.states(&mut r.s, r.time, zero);
+        let before = r.s.push(KOp::Prev(r.time), &[h], DType::F32);
+        let (to, map) = self.scratch_at(&mut r);
+        r.s.store(&to, &map, before);
+        r.s.finish()
+    }
+
+    /// With G_t the gradient of S_t: G_t = decay_{t+1} G_{t+1} + dy_t c_t.
+    fn slopes(&self, lw: &Lowering, add: bool) -> Result<Lowered, String> {
+        let args = &lw.cx.g.node(self.v).args;
+        let grads: Vec<Storage> = lw.cx.storage[self.v.0 as usize].iter().flatten().cloned().collect();
+        let [ddt, _, _, _, du] = grads.as_slice() else { return Err("bug: scan gradient without storage".into()) };
+        let mut r = self.open(lw);
+        let (from, at) = self.scratch_at(&mut r);
+        let (x, map) = (Inputs::new(&mut r.s, args, &r.map), r.map.clone());
+        let s = &mut r.s;
+        let before = s.load(&from, &at, None);
+        let dy = s.value(args[5], &map, None);
+        let from_y = s.binary(Binary::Mul, dy, x.c);
+        let carried = s.binary(Binary::Mul, x.decay, from_y);
+        let zero = s.float(0.0);
+        let back = s.push(KOp::Scan { axis: r.time, reverse: true }, &[x.decay, carried, zero], DType::F32);
+        let later = s.push(KOp::Prev(r.time), &[back], DType::F32);
+        let slope = s.binary(Binary::Add, later, from_y);
+        let input = x.input(s);
+        let after = s.push(KOp::Fma, &[x.decay, before, input], DType::F32);
+        let d_decay = s.binary(Binary::Mul, slope, before);
+        let d_exp = s.binary(Binary::Mul, d_decay, x.decay);
+        // Over states: the gradients of dt and u.
+        let through_a = s.push(KOp::Dot(r.state), &[d_exp, x.a], DType::F32);
+        let through_b = s.push(KOp::Dot(r.state), &[slope, x.b], DType::F32);
+        let d_dt = s.push(KOp::Fma, &[through_b, x.u, through_a], DType::F32);
+        let d_u = s.binary(Binary::Mul, through_b, x.dt);
+        s.store(ddt, &map, d_dt);
+        s.store(du, &map, d_u);
+        // Over time: the gradient of a.
+        let d_a = s.push(KOp::Dot(r.time), &[d_exp, x.dt], DType::F32);
+        s.store(&self.a_part, &map, d_a);
+        // Over the channels of the tile: the gradients of b and c.
+        let driven = s.binary(Binary::Mul, x.dt, x.u);
+        let d_b = s.push(KOp::Dot(r.tile), &[slope, driven], DType::F32);
+        let d_c = s.push(KOp::Dot(r.tile), &[after, dy], DType::F32);
+        let parts = map.with(GROUP, Index::axis(r.group));
+        for (to, x) in [(&self.b_part, d_b), (&self.c_part, d_c)] {
+            if add { s.accumulate(to, &parts, x, None) } else { s.store(to, &parts, x) }
+        }
+        Ok(r.s.finish())
+    }
+
+    /// A kernel as a stage of one round: what varies over channels starts at the round's tile.
+    fn stage(&self, lw: &mut Lowering, mut l: Lowered, round: usize) -> Result<Stage, String> {
+        let tile = l.kernel.axes.iter().position(|a| a.name == "tile").map(|i| KAxis(i as u8));
+        let tile = tile.ok_or("bug: a round without its tile")?;
+        let units: u64 = l.kernel.units.iter().map(|u| l.kernel.axis(u.0).len as u64).product();
+        let each = lw.cx.buffer(self.scratch).len;
+        let mut operands: Vec<Access> = l.buffers.iter().map(|b| Access::whole(*b)).collect();
+        for (i, o) in operands.iter_mut().enumerate() {
+            if o.buffer == self.scratch {
+                o.rebase = each as i64;
+                l.kernel.operands[i].len = units * each;
+                continue;
+            }
+            let views = l.kernel.values.iter().filter_map(|v| v.access()).filter(|(id, _)| id.0 as usize == i);
+            let mut strides: Vec<i64> = views.map(|(_, view)| view.stride(tile)).collect();
+            strides.dedup();
+            match strides.as_slice() {
+                [one] => o.base = one * (round * self.cut.tile) as i64,
+                _ => return Err("limit: operands of a differentiated scan share a buffer in two layouts".into()),
+            }
+        }
+        l.kernel.name = format!("scan_grad_{}", self.cut.tile);
+        let span = Span::Tiles { len: self.cut.groups as u32, tile: 1 };
+        Ok(lw.add_stage(Built { kernel: l.kernel, operands, span }))
+    }
+
+    /// Partial sums become the gradients of a, b and c.
+    fn totals(&self, lw: &mut Lowering) {
+        let stored: Vec<Storage> = lw.cx.storage[self.v.0 as usize].iter().flatten().cloned().collect();
+        let b_axes = AxisSet::of(&self.rows).with(self.time).with(self.state);
+        let a_axes = AxisSet::of(&self.rows).with(self.channel).with(self.state);
+        for (i, part, axes) in [(1, &self.a_part, a_axes), (2, &self.b_part, b_axes), (3, &self.c_part, b_axes)] {
+            let kept = lw.cx.g.node(self.v).types[i].axes;
+            let mut s = Stream::new(&lw.cx, None);
+            let mut map = s.identity(axes);
+            let mut over: Vec<KAxis> = axes.minus(kept).iter().map(|a| s.axis(a)).collect();
+            if i > 1 {
+                let group = s.k.add_axis("group", self.cut.groups);
+                map.set(GROUP, Index::axis(group));
+                over.push(group);
+            }
+            let x = s.load(part, &map, None);
+            let sum = over.iter().rev().fold(x, |x, a| s.push(KOp::Reduce(Fold::Sum, *a), &[x], DType::F32));
+            s.store(&stored[i], &map, sum);
+            let lowered = s.finish();
+            lw.launch(format!("scan_grad_total_{}", lw.cx.g.elements(kept)), Kind::Reduce, lowered);
+        }
+    }
+}
