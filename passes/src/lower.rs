@@ -18,6 +18,7 @@ use stream::{Lowered, Stream};
 mod attention;
 mod contract;
 mod cost;
+mod cross_entropy;
 mod index;
 mod merge_axes;
 mod scan;
@@ -229,6 +230,8 @@ impl<'a> Lowering<'a> {
         match self.cx.g.node(v).op {
             Op::Attention(_) => self.attention(v),
             Op::AttentionGrad(_) => self.attention_grad(v),
+            Op::CrossEntropy { .. } => self.cross_entropy(v),
+            Op::CrossEntropyGrad { .. } => self.cross_entropy_grad(v),
             Op::SelectiveScan { .. } => self.selective_scan(v),
             Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             ref op => Err(format!("bug: {} has no lowering", op.mnemonic())),
@@ -325,6 +328,7 @@ pub fn has_launch(op: &Op) -> bool {
     match op {
         Op::Attention(_) | Op::AttentionGrad(_) => true,
         Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. } => true,
+        Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => true,
         _ => false,
     }
 }

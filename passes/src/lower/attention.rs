@@ -15,6 +15,8 @@ use lolm_ir::{DType, ValueId};
 
 /// Queries scored at once.
 const TILE: usize = 128;
+/// Stands for the position in a tile of scores, which is no axis of the graph.
+const TILE_ROW: AxisId = AxisId(u8::MAX);
 
 /// The axes of an attention by role, with the strides that its matrix products need.
 struct Roles {
@@ -360,15 +362,12 @@ impl<'a> RowKernel<'a> {
 
     /// The tile in scratch as this kernel addresses it: by its number of the row among all rows.
     fn scores(&self, buffer: BufferId) -> (Storage, Map) {
-        let mut map = Map::default();
-        let row = AxisId(0);
         let mut at = Index::default();
         for (a, stride) in &self.units {
             at.add_scaled(&Index::axis(*a), stride * self.key_count as i64);
         }
         at.add_scaled(&Index::axis(self.keys), 1);
-        map.set(row, at);
-        (Storage { buffer, strides: vec![(row, 1)], base: 0 }, map)
+        (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
     }
     fn visible(&mut self, x: KValue) -> KValue {
         match self.mask {

@@ -1,0 +1,280 @@
+//! The cross-entropy of a head and its gradient, without the logits of all tokens at once.
+//!
+//! Forward: a unit is a tile of tokens; a matrix product leaves their logits in scratch memory and a row kernel reduces
+//! them. Backward goes over tiles of tokens in turn: their logits again, the gradient in place, then both products; the
+//! gradient of the embedding adds up over tiles in order, its rows shared among the threads.
+use super::index::{Index, Map};
+use super::storage::{Storage, merged};
+use super::stream::Stream;
+use super::{Built, Lowering};
+use lolm_ir::axis::{AxisId, AxisSet};
+use lolm_ir::kernel::{Fold, KAxis, KOp, KValue};
+use lolm_ir::op::{Binary, Op, Unary};
+use lolm_ir::plan::{Access, BufferId, Extent, Gemm, Kind, Launch, Matrix, Span, Stage, Step};
+use lolm_ir::{DType, ValueId};
+
+/// Bytes of logits that a tile may hold: forward in each thread's scratch, backward once.
+const FORWARD_TILE: usize = 16 << 20;
+const BACKWARD_TILE: usize = 64 << 20;
+/// Rows or columns of one unit of a product, and rows of logits of one unit of a kernel.
+const UNIT: usize = 512;
+const ROWS: usize = 8;
+/// Stands for an index that is several axes of the graph at once.
+const ROW: AxisId = AxisId(u8::MAX);
+
+/// A head: logits\[row, v\] = Σ o\[row, d\] · e\[v, d\], each side with merged strides.
+struct Head {
+    rows: Vec<AxisId>,
+    tokens: usize,
+    vocab: AxisId,
+    words: usize,
+    depth: usize,
+    o: Side,
+    e: Side,
+}
+
+/// A matrix in memory: strides of its rows (tokens or words) and of the contracted dimension.
+#[derive(Clone, Copy)]
+struct Side {
+    buffer: BufferId,
+    base: i64,
+    row: i64,
+    depth: i64,
+}
+
+impl Side {
+    fn matrix(&self, from: usize, unit: i64) -> Matrix {
+        let base = self.base + from as i64 * self.row;
+        Matrix { buffer: self.buffer, base, unit: vec![unit * self.row], iter: 0, row: self.row, col: self.depth }
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn cross_entropy(&mut self, v: ValueId) -> Result<(), String> {
+        let n = self.cx.g.node(v);
+        let Op::CrossEntropy { vocab, over } = n.op else { return Err("bug: not a cross-entropy".into()) };
+        let h = self.head(v, vocab, over)?;
+        let tile = (FORWARD_TILE / (4 * h.words)).clamp(8, 256).min(h.tokens);
+        let logits = self.scratch("logits", tile * h.words);
+        let extent = Extent::Tile { dim: 0, tile: tile as u32, len: h.tokens as u32 };
+        let c = Matrix { buffer: logits, base: 0, unit: vec![], iter: 0, row: h.words as i64, col: 1 };
+        let product = Gemm {
+            m: extent,
+            n: Extent::Fixed(h.words as u32),
+            k: Extent::Fixed(h.depth as u32),
+            a: h.o.matrix(0, tile as i64),
+            b: turned(h.e.matrix(0, 0)),
+            c,
+            alpha: 1.0,
+            accumulate: false,
+        };
+        let losses = self.losses(v, &h, logits, tile);
+        let stages = vec![Stage::Gemm(Box::new(product)), self.add_stage(losses)];
+        let name = format!("cross_entropy_{}x{}x{}", h.tokens, h.words, h.depth);
+        let grid = vec![h.tokens.div_ceil(tile) as u32];
+        let flops = (2 * h.tokens * h.words * h.depth) as u64;
+        let bytes = 4 * (h.words * h.depth + h.tokens * h.depth) as u64;
+        self.steps.push(Step::Launch(Launch { name, kind: Kind::CrossEntropy, grid, stages, flops, bytes }));
+        Ok(())
+    }
+
+    pub(super) fn cross_entropy_grad(&mut self, v: ValueId) -> Result<(), String> {
+        let n = self.cx.g.node(v);
+        let Op::CrossEntropyGrad { vocab, over } = n.op else { return Err("bug: not a gradient".into()) };
+        let h = self.head(v, vocab, over)?;
+        let stored: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
+        let [d_o, d_e] = stored.as_slice() else { return Err("bug: gradient without storage".into()) };
+        let (d_o, d_e) = (self.side(d_o, &h.rows, over)?, self.side(d_e, &[vocab], over)?);
+        let tile = (BACKWARD_TILE / (4 * h.words)).clamp(8, 512).min(h.tokens);
+        let p = self.temporary("logits", tile * h.words);
+        let p = Side { buffer: p, base: 0, row: h.words as i64, depth: 1 };
+        for lo in (0..h.tokens).step_by(tile) {
+            let rows = tile.min(h.tokens - lo);
+            let (words, depth) = (h.words, h.depth);
+            // Logits of the tile, a range of words a unit.
+            let a = Matrix { unit: vec![], ..h.o.matrix(lo, 0) };
+            let c = Matrix { unit: vec![UNIT as i64], ..p.matrix(0, 0) };
+            self.product([rows, words, depth], 1, a, turned(h.e.matrix(0, UNIT as i64)), c, false);
+            self.slopes(v, &h, p.buffer, lo, rows)?;
+            // dO of the tile, a few rows a unit.
+            let few = rows.div_ceil(8).max(2);
+            let b = Matrix { unit: vec![], ..h.e.matrix(0, 0) };
+            self.product_in([rows, depth, words], 0, few, p.matrix(0, few as i64), b, d_o.matrix(lo, few as i64), false);
+            // dE, a range of words a unit, on top of the tiles before.
+            let a = Matrix { unit: vec![UNIT as i64], ..turned(p.matrix(0, 0)) };
+            let b = Matrix { unit: vec![], ..h.o.matrix(lo, 0) };
+            self.product([words, depth, rows], 0, a, b, d_e.matrix(0, UNIT as i64), lo > 0);
+        }
+        Ok(())
+    }
+
+    fn side(&self, s: &Storage, rows: &[AxisId], over: AxisSet) -> Result<Side, String> {
+        let g = self.cx.g;
+        let mut depth: Vec<AxisId> = over.iter().collect();
+        depth.sort_by_key(|a| std::cmp::Reverse(s.stride(*a)));
+        let one = |axes: &[AxisId]| {
+            let m = merged(g, axes, |a| s.stride(a)).map(|m| m.1);
+            m.ok_or("limit: the head's operands are not matrices in memory".to_string())
+        };
+        Ok(Side { buffer: s.buffer, base: s.base, row: one(rows)?, depth: one(&depth)? })
+    }
+
+    fn head(&self, v: ValueId, vocab: AxisId, over: AxisSet) -> Result<Head, String> {
+        let g = self.cx.g;
+        let n = g.node(v);
+        let view = |i: usize| self.cx.view(n.args[i]).ok_or("bug: an operand of a head is not in memory".to_string());
+        let (o, e) = (view(0)?, view(1)?);
+        let mut rows: Vec<AxisId> = g.axes_of(n.args[0]).minus(over).iter().collect();
+        rows.sort_by_key(|a| std::cmp::Reverse(o.stride(*a)));
+        let (o, e) = (self.side(&o, &rows, over)?, self.side(&e, &[vocab], over)?);
+        let tokens = rows.iter().map(|a| g.len(*a)).product();
+        Ok(Head { rows, tokens, vocab, words: g.len(vocab), depth: g.elements(over), o, e })
+    }
+
+    fn product(&mut self, len: [usize; 3], cut: usize, a: Matrix, b: Matrix, c: Matrix, accumulate: bool) {
+        self.product_in(len, cut, UNIT, a, b, c, accumulate)
+    }
+
+    /// A launch of one product (rows, columns, contracted), cut along rows (0) or columns (1) in tiles.
+    fn product_in(&mut self, len: [usize; 3], cut: usize, t: usize, a: Matrix, b: Matrix, c: Matrix, accumulate: bool) {
+        let mut e = len.map(|l| Extent::Fixed(l as u32));
+        e[cut] = Extent::Tile { dim: 0, tile: t as u32, len: len[cut] as u32 };
+        let [m, n, k] = e;
+        let stage = Stage::Gemm(Box::new(Gemm { m, n, k, a, b, c, alpha: 1.0, accumulate }));
+        let [rows, cols, deep] = len;
+        self.steps.push(Step::Launch(Launch {
+            name: format!("cross_entropy_dot_{rows}x{cols}x{deep}"),
+            kind: Kind::CrossEntropy,
+            grid: vec![len[cut].div_ceil(t) as u32],
+            stages: vec![stage],
+            flops: (2 * rows * cols * deep) as u64,
+            bytes: 4 * (rows * cols + rows * deep + cols * deep) as u64,
+        }));
+    }
+
+    /// Logits in scratch become the loss and the log of the denominator of each row.
+    fn losses(&self, v: ValueId, h: &Head, logits: BufferId, tile: usize) -> Built {
+        let n = self.cx.g.node(v);
+        let stored: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
+        let mut r = Rows::new(self, h, logits);
+        let target = r.s.value(n.args[2], &r.map, None);
+        let (x, chosen) = (r.logit(), r.is_target(target));
+        let s = &mut r.s;
+        let max = s.push(KOp::Reduce(Fold::Max, r.word), &[x], DType::F32);
+        let shifted = s.binary(Binary::Sub, x, max);
+        let e = s.unary(Unary::Exp, shifted);
+        let sum = s.push(KOp::Reduce(Fold::Sum, r.word), &[e], DType::F32);
+        let zero = s.float(0.0);
+        let mine = s.select(chosen, x, zero);
+        let picked = s.push(KOp::Reduce(Fold::Sum, r.word), &[mine], DType::F32);
+        let log = s.unary(Unary::Log, sum);
+        let lse = s.binary(Binary::Add, max, log);
+        let loss = s.binary(Binary::Sub, lse, picked);
+        let none = s.int(0);
+        let counts = s.binary(Binary::Le, none, target);
+        let loss = s.select(counts, loss, zero);
+        for (to, x) in stored.iter().zip([loss, lse]) {
+            s.store(to, &r.map, x);
+        }
+        let mut l = r.s.finish();
+        l.kernel.name = format!("cross_entropy_rows_{}", h.words);
+        let mut operands: Vec<Access> = l.buffers.iter().map(|b| Access::whole(*b)).collect();
+        for (i, o) in operands.iter_mut().enumerate().filter(|(_, o)| o.buffer == logits) {
+            o.rebase = h.words as i64;
+            l.kernel.operands[i].len = (h.tokens * h.words) as u64;
+        }
+        Built { kernel: l.kernel, operands, span: Span::Tiles { len: h.tokens as u32, tile: tile as u32 } }
+    }
+
+    /// Logits of a tile become their gradient: (softmax - onehot) · dloss, zero for ignored targets. The kernel numbers
+    /// the rows of the tile; what it reads of them starts at row `lo` of all.
+    fn slopes(&mut self, v: ValueId, h: &Head, p: BufferId, lo: usize, rows: usize) -> Result<(), String> {
+        let args = &self.cx.g.node(v).args;
+        let mut s = Stream::new(&self.cx, None);
+        let row = s.k.add_axis("row", rows);
+        let word = s.axis(h.vocab);
+        s.k.units = vec![(row, 1)];
+        let map = Map::default().with(ROW, Index::axis(row));
+        let mut starts = vec![];
+        let mut column = |s: &mut Stream, i: usize| -> Result<KValue, String> {
+            let at = self.cx.view(args[i]).ok_or("bug: an operand of a head is not in memory")?;
+            let m = merged(self.cx.g, &h.rows, |a| at.stride(a));
+            let stride = m.ok_or("limit: the head's rows are not one dimension of memory")?.1;
+            starts.push((at.buffer, lo as i64 * stride));
+            Ok(s.load(&Storage { strides: vec![(ROW, stride)], ..at }, &map, None))
+        };
+        let (target, lse, up) = (column(&mut s, 2)?, column(&mut s, 3)?, column(&mut s, 4)?);
+        let mut at = Index::axis(word);
+        at.add_scaled(&Index::axis(row), h.words as i64);
+        let (tile, here) = (Storage { buffer: p, strides: vec![(ROW, 1)], base: 0 }, Map::default().with(ROW, at));
+        let x = s.load(&tile, &here, None);
+        let i = s.push(KOp::Index(word), &[], DType::I32);
+        let chosen = s.binary(Binary::Eq, i, target);
+        let shifted = s.binary(Binary::Sub, x, lse);
+        let e = s.unary(Unary::Exp, shifted);
+        let one = s.float(1.0);
+        let less = s.binary(Binary::Sub, e, one);
+        let d = s.select(chosen, less, e);
+        let (none, zero) = (s.int(0), s.float(0.0));
+        let counts = s.binary(Binary::Le, none, target);
+        let up = s.select(counts, up, zero);
+        let d = s.binary(Binary::Mul, d, up);
+        s.store(&tile, &here, d);
+        let mut l = s.finish();
+        l.kernel.name = format!("cross_entropy_slopes_{}", h.words);
+        let start = |b: &BufferId| starts.iter().find(|x| x.0 == *b).map_or(0, |x| x.1);
+        let operands = l.buffers.iter().map(|b| Access { base: start(b), ..Access::whole(*b) }).collect();
+        let span = Span::Tiles { len: rows as u32, tile: ROWS as u32 };
+        let stage = self.add_stage(Built { kernel: l.kernel, operands, span });
+        self.steps.push(Step::Launch(Launch {
+            name: format!("cross_entropy_slopes_{rows}x{}", h.words),
+            kind: Kind::CrossEntropy,
+            grid: vec![rows.div_ceil(ROWS) as u32],
+            stages: vec![stage],
+            flops: (4 * rows * h.words) as u64,
+            bytes: (8 * rows * h.words) as u64,
+        }));
+        Ok(())
+    }
+}
+
+fn turned(m: Matrix) -> Matrix {
+    Matrix { row: m.col, col: m.row, ..m }
+}
+
+/// A kernel over rows of logits, one unit a token.
+struct Rows<'a> {
+    s: Stream<'a>,
+    map: Map,
+    units: Vec<KAxis>,
+    word: KAxis,
+    logits: BufferId,
+}
+
+impl<'a> Rows<'a> {
+    fn new(lw: &'a Lowering<'_>, h: &Head, logits: BufferId) -> Self {
+        let mut s = Stream::new(&lw.cx, None);
+        let map = s.identity(AxisSet::of(&h.rows));
+        let units: Vec<KAxis> = h.rows.iter().map(|a| s.axis(*a)).collect();
+        s.k.units = units.iter().map(|u| (*u, 1)).collect();
+        let word = s.axis(h.vocab);
+        Rows { s, map, units, word, logits }
+    }
+    fn at(&self) -> (Storage, Map) {
+        let mut stride = self.s.k.axis(self.word).len as i64;
+        let mut at = Index::axis(self.word);
+        for a in self.units.iter().rev() {
+            at.add_scaled(&Index::axis(*a), stride);
+            stride *= self.s.k.axis(*a).len as i64;
+        }
+        (Storage { buffer: self.logits, strides: vec![(ROW, 1)], base: 0 }, Map::default().with(ROW, at))
+    }
+    fn logit(&mut self) -> KValue {
+        let (from, map) = self.at();
+        self.s.load(&from, &map, None)
+    }
+    fn is_target(&mut self, target: KValue) -> KValue {
+        let i = self.s.push(KOp::Index(self.word), &[], DType::I32);
+        self.s.binary(Binary::Eq, i, target)
+    }
+}
