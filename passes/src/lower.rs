@@ -325,12 +325,9 @@ impl<'a> Lowering<'a> {
 
 /// True for fused operations that a launch of their own computes; all others are expanded before clustering.
 pub fn has_launch(op: &Op) -> bool {
-    match op {
-        Op::Attention(_) | Op::AttentionGrad(_) => true,
-        Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. } => true,
-        Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => true,
-        _ => false,
-    }
+    let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
+    let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
+    attention || scan || matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. })
 }
 
 /// How many floating-point results an operation of a kernel counts for.

@@ -12,6 +12,7 @@ use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord};
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{LeafId, LeafKind};
 use lolm_ir::plan::{Module, Plan};
+use lolm_ir::verify::{VerifyError, verify};
 use lolm_ir::{Graph, GraphError};
 use std::collections::BTreeMap;
 
@@ -54,6 +55,8 @@ pub enum CompileError {
     Raise { program: String, error: RaiseError },
     #[error("program {program}: {error}")]
     Differentiate { program: String, error: DiffError },
+    #[error("bug: after pass {phase:?} of program {program}: {error}")]
+    Verify { program: String, phase: Phase, error: VerifyError },
     #[error("program {program}: {fault}")]
     Lower { program: String, fault: String },
     #[error("the programs disagree about `{0}`: it has two types, shapes or initial values")]
@@ -78,6 +81,7 @@ pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<
     let program = || s.graph.name.clone();
     let graph = |error: GraphError| CompileError::Graph { program: program(), error };
     let mut seen = |phase: Phase, g: &Graph| {
+        verify(g).map_err(|error| CompileError::Verify { program: program(), phase, error })?;
         watch(phase, g);
         Ok(())
     };

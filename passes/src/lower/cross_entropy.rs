@@ -99,7 +99,15 @@ impl Lowering<'_> {
             // dO of the tile, a few rows a unit.
             let few = rows.div_ceil(8).max(2);
             let b = Matrix { unit: vec![], ..h.e.matrix(0, 0) };
-            self.product_in([rows, depth, words], 0, few, p.matrix(0, few as i64), b, d_o.matrix(lo, few as i64), false);
+            self.product_in(
+                [rows, depth, words],
+                0,
+                few,
+                p.matrix(0, few as i64),
+                b,
+                d_o.matrix(lo, few as i64),
+                false,
+            );
             // dE, a range of words a unit, on top of the tiles before.
             let a = Matrix { unit: vec![UNIT as i64], ..turned(p.matrix(0, 0)) };
             let b = Matrix { unit: vec![], ..h.o.matrix(lo, 0) };
