@@ -80,6 +80,14 @@ impl Backward {
         let so_far = self.adjoints[v.0 as usize][i].sum;
         self.adjoints[v.0 as usize][i].sum = Some(self.plus(so_far, share));
     }
+    /// What has been given to v as a whole so far.
+    pub(super) fn given(&self, v: ValueId) -> Option<ValueId> {
+        self.adjoints[v.0 as usize][0].sum
+    }
+    /// Replaces it with a sum that contains it.
+    pub(super) fn set_given(&mut self, v: ValueId, sum: ValueId) {
+        self.pieces(v).sum = Some(sum);
+    }
     /// Adds `share`, which lacks the axis, to the adjoint of element `index` of v.
     pub(super) fn give_element(&mut self, v: ValueId, axis: AxisId, index: usize, share: ValueId) {
         let so_far = self.pieces(v).elements.get(&axis).and_then(|e| e.get(&index)).copied();

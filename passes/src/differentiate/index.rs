@@ -54,13 +54,24 @@ impl Backward {
         self.give(n.args[0], share, n.axes);
     }
 
-    /// Rows that were read add their adjoints up, over the axes of the index that the table lacks.
+    /// Rows that were read add their adjoints up, over the axes of the index that the table lacks. They are added into
+    /// what the table has been given before: a tied embedding has one gradient of its size, not three.
     pub(super) fn gather(&mut self, n: &Local, axis: AxisId, g: ValueId) {
         let (x, index) = (n.args[0], n.args[1]);
-        if self.wants(x) {
-            let over = self.axes(index).minus(self.axes(x));
-            let share = self.b.op(Op::ScatterAdd { axis, over }, &[index, g]);
-            self.give(x, share, n.axes.minus(over).with(axis));
+        if !self.wants(x) {
+            return;
+        }
+        let over = self.axes(index).minus(self.axes(x));
+        let scattered = self.axes(index).union(self.axes(g)).minus(over).with(axis);
+        match self.given(x).filter(|base| self.axes(*base) == scattered) {
+            Some(base) => {
+                let sum = self.b.op(Op::ScatterAdd { axis, over }, &[index, g, base]);
+                self.set_given(x, sum);
+            }
+            None => {
+                let share = self.b.op(Op::ScatterAdd { axis, over }, &[index, g]);
+                self.give(x, share, self.axes(x));
+            }
         }
     }
 

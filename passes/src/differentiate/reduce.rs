@@ -14,8 +14,9 @@ impl Backward {
         let share = match kind {
             Reduction::Sum => g,
             Reduction::Mean => {
-                let count = self.b.graph().elements(axes);
-                self.scaled(g, 1.0 / count as f64)
+                // A division, because the count is exact in f32 and its inverse is not; g has one element a row.
+                let count = self.num(g, self.b.graph().elements(axes) as f64);
+                self.b.div(g, count)
             }
             Reduction::Max => {
                 // Equal maxima share the gradient, which makes it a subgradient.

@@ -128,6 +128,14 @@ fn parts_of_a_parameter_are_stacked_and_not_padded() {
 }
 
 #[test]
+fn rows_of_a_tied_embedding_are_added_into_the_gradient_of_the_head() {
+    let (g, loss) = layers(1);
+    let back = backward(&g, loss);
+    let table = back.graph.node(back.grads[params(&g).iter().position(|l| g.leaf(*l).name == "table").unwrap()]);
+    assert!(matches!(table.op, Op::ScatterAdd { .. }) && table.args.len() == 3);
+}
+
+#[test]
 fn a_backward_pass_is_the_same_every_time() {
     let (g, loss) = layers(2);
     assert_eq!(backward(&g, loss).graph, backward(&g, loss).graph);
