@@ -1,10 +1,13 @@
 //! Canonicalize: each identity, what it must leave alone, and that values do not change.
+use lolm_ir::arbitrary;
 use lolm_ir::axis::AxisId;
 use lolm_ir::dtype::{DType, Scalar};
 use lolm_ir::graph::{Builder, Dim, Graph, Init, ValueId};
 use lolm_ir::interp::{self, Feeds};
 use lolm_ir::op::{Binary, Op, Unary};
 use lolm_passes::canonicalize::canonicalize;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 fn dims(axes: &[AxisId]) -> Vec<Dim> {
     axes.iter().map(|a| vec![*a]).collect()
@@ -305,4 +308,31 @@ fn dead_leaves_go_and_parameters_stay() {
     assert_eq!(names, ["unused", "written", "x"]);
     assert_eq!(g.leaf(g.writes[0].leaf).name, "written");
     assert_eq!(g.nodes.len(), 1, "the written state is not read");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::default()
+    })]
+    #[test]
+    fn values_of_random_graphs_do_not_change(choices in prop::collection::vec(any::<u32>(), 0..200), seed in 0u32..100) {
+        let g = arbitrary::graph(&choices, arbitrary::Options::SMOOTH).unwrap();
+        let small = canonicalize(&g).unwrap();
+        prop_assert!(small.nodes.len() <= g.nodes.len());
+        prop_assert_eq!(&canonicalize(&small).unwrap(), &small);
+        let feeds = arbitrary::feeds(&g, seed);
+        let (before, after) = (interp::run(&g, &feeds).unwrap(), interp::run(&small, &feeds).unwrap());
+        let tensors = |r: &interp::Results| [r.outputs.clone(), r.writes.clone()];
+        for (before, after) in tensors(&before).iter().zip(tensors(&after)) {
+            prop_assert!(before.keys().eq(after.keys()));
+            for (name, x) in before {
+                // Constants are folded to f32.
+                let same = x.iter().zip(&after[name]).all(|(x, y)| (x - y).abs() <= 1e-6 * (1.0 + x.abs()) || x == y);
+                prop_assert!(same, "{}: {:?} {:?}", name, x, &after[name]);
+            }
+        }
+    }
 }

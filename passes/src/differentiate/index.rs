@@ -41,7 +41,9 @@ impl Backward {
         let mut start = 0;
         for (x, part) in n.args.iter().zip(parts) {
             if self.wants(*x) {
-                let share = self.slice_of(g, axis, start, *part);
+                // The result may have an axis `part` of its own, from another operand: x is the same along that one.
+                let own = self.sum_over(g, n.axes.intersection((*part).into()));
+                let share = self.slice_of(own, axis, start, *part);
                 self.give(*x, share, n.axes.without(axis).with(*part));
             }
             start += self.len(*part);

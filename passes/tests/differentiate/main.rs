@@ -4,6 +4,7 @@ use lolm_ir::dtype::DType;
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{Builder, Dim, Graph, Init, LeafId, LeafKind, ValueId};
 use lolm_ir::interp::{self, Feeds};
+use lolm_ir::text::print;
 use lolm_passes::differentiate::{Gradients, differentiate};
 
 mod compositions;
@@ -115,7 +116,7 @@ pub fn check_graph(g: &Graph, loss: ValueId, feeds: &Feeds, tolerance: f64) {
         let name = &g.leaf(*leaf).name;
         let expected = numeric(g, loss, feeds, name);
         let error = distance(&grad, &expected) / (norm(&expected) + 1e-2);
-        assert!(error < tolerance, "{}: d {name} is off by {error:.1e}\n{grad:?}\n{expected:?}", g.name);
+        assert!(error < tolerance, "{}: d {name} is off by {error:.1e}\n{grad:?}\n{expected:?}\n{}", g.name, print(g));
     }
 }
 
