@@ -57,6 +57,9 @@ pub struct Clusters {
 /// Dots below this many multiply-adds are reductions inside a stream kernel.
 const SMALL_DOT: usize = 1 << 12;
 
+/// Rows that are enough to keep every thread at work.
+const MANY_ROWS: usize = 64;
+
 /// Groups the values of a graph.
 pub fn cluster(g: &Graph) -> Clusters {
     let mut walk = Walk {
@@ -280,6 +283,7 @@ impl Walk<'_> {
         let (mine, all) = (self.g.axes_of(v), g.rows.union(g.inner));
         match self.reduced(v) {
             None if !root || mine == all || mine == g.rows => Some(Shape { rows: g.rows, inner: g.inner }),
+            None if self.numbers_rows(mine, g) => Some(Shape { rows: mine, inner: g.rows.minus(mine) }),
             None => None,
             Some(x) if g.inner.is_empty() => {
                 let rest = g.rows.minus(mine);
@@ -287,6 +291,16 @@ impl Walk<'_> {
             }
             Some(x) => (mine == g.rows && x == g.inner).then_some(Shape { rows: g.rows, inner: g.inner }),
         }
+    }
+
+    /// True for a value that has one element a row of an elementwise group, such as a statistic of the row.
+    fn numbers_rows(&self, mine: AxisSet, g: &Group) -> bool {
+        let rest = g.rows.minus(mine);
+        let last = |a: AxisSet| a.iter().next_back();
+        g.inner.is_empty()
+            && g.rows.contains(mine)
+            && self.g.elements(mine) >= MANY_ROWS
+            && last(mine) < rest.iter().next()
     }
 
     fn fits_inline(&self, v: ValueId, user: GroupId) -> bool {
@@ -341,34 +355,41 @@ impl Walk<'_> {
     /// one tensor of memory.
     fn is_cheap(&self, v: ValueId) -> bool {
         let mut loads = 0;
-        self.cheap(v, 3, &mut loads) && loads <= 1
+        self.cheap(v, self.g.axes_of(v), 3, &mut loads) && loads <= 1
     }
 
-    fn cheap(&self, v: ValueId, depth: usize, loads: &mut usize) -> bool {
+    fn cheap(&self, v: ValueId, of: AxisSet, depth: usize, loads: &mut usize) -> bool {
         let n = self.g.node(v);
         if self.kept[v.0 as usize] {
-            *loads += 1;
+            *loads += self.is_wide(v, of) as usize;
             return true;
         }
-        let more = |s: &Self, loads: &mut usize| depth > 0 && n.args.iter().all(|a| s.cheap(*a, depth - 1, loads));
+        let more = |s: &Self, loads: &mut usize| depth > 0 && n.args.iter().all(|a| s.cheap(*a, of, depth - 1, loads));
         match &n.op {
             Op::Const(_) | Op::Iota(_) | Op::Random { .. } => true,
             Op::Leaf(_) => {
-                *loads += !self.g.axes_of(v).is_empty() as usize;
+                *loads += self.is_wide(v, of) as usize;
                 true
             }
             Op::Rename { .. } | Op::At { .. } | Op::Slice { .. } | Op::StopGradient | Op::Shift { .. } => {
-                self.cheap(n.args[0], depth, loads)
+                self.cheap(n.args[0], of, depth, loads)
             }
             Op::Unary(Unary::Neg | Unary::Abs | Unary::Not) | Op::Cast(_) | Op::Select | Op::Binary(_) => {
                 more(self, loads)
             }
             Op::Unary(_) | Op::Mix => false,
             // A value not yet visited may become a root; it is read from memory then.
+            // A reduction to one element a row may be computed in the row's group, or read.
+            Op::Reduce { .. } | Op::Dot { .. } => !self.is_wide(v, of),
             _ => {
                 *loads += 1;
                 matches!(n.op, Op::Part(_))
             }
         }
+    }
+
+    /// True for tensors that are worth counting when a value over `of` is computed from them again.
+    fn is_wide(&self, v: ValueId, of: AxisSet) -> bool {
+        self.g.elements(self.g.axes_of(v)) * 8 > self.g.elements(of)
     }
 }

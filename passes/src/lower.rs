@@ -4,6 +4,7 @@
 //! After: a plan whose buffers have no addresses yet (`memory` gives them).
 use crate::cluster::{Clusters, Group, GroupId, GroupKind};
 use crate::schedule::Schedule;
+use layout::Layouts;
 use lolm_ir::axis::AxisId;
 use lolm_ir::graph::{LeafId, LeafKind};
 use lolm_ir::kernel::{KOp, Kernel};
@@ -20,6 +21,7 @@ mod contract;
 mod cost;
 mod cross_entropy;
 mod index;
+mod layout;
 mod merge_axes;
 mod scan;
 mod scatter;
@@ -176,6 +178,7 @@ impl<'a> Lowering<'a> {
     /// Roots that are outputs, or become a leaf in place, lie there; the others get a buffer of the arena.
     fn place_roots(&mut self, schedule: &Schedule) {
         let g = self.cx.g;
+        let layouts = Layouts::of(g);
         for v in g.ids() {
             if self.cx.clusters.owner[v.0 as usize].is_none() {
                 continue;
@@ -190,7 +193,7 @@ impl<'a> Lowering<'a> {
                 let out = g.outputs.iter().find(|o| i == 0 && o.value == v && base_leaf.is_none());
                 let (name, place, order) = match out {
                     Some(o) => (o.name.clone(), Place::Output(o.name.clone()), storage::flat(&o.dims)),
-                    None => (format!("v{}.{i}", v.0), Place::Arena(0), storage::natural_order(g, t.axes)),
+                    None => (format!("v{}.{i}", v.0), Place::Arena(0), layouts.kept(g, v, i)),
                 };
                 let b = self.add_buffer(name, t.dtype, g.elements(t.axes), place);
                 self.cx.storage[v.0 as usize][i] = Some(Storage::row_major(g, b, order.into_iter()));

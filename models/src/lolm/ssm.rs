@@ -23,7 +23,8 @@ const RESTORED: f32 = 2.0;
 pub fn ssm(cx: &mut Cx, spec: &SsmSpec, h: ValueId) -> ValueId {
     cx.scope("ssm.proj_in");
     let (Axes { d, c, .. }, inner) = (cx.ax, spec.expand * cx.spec.d_model);
-    let own = Own { e: cx.axis("e", inner), k: cx.axis("k", inner), w: cx.axis("w", 2), n: cx.axis("n", spec.d_state) };
+    let w = cx.axis("w", 2);
+    let own = Own { e: cx.axis("e", inner), k: cx.axis("k", inner), w, n: cx.axis("n", spec.d_state) };
     let init = match spec.kind {
         SsmKind::Native => Init::Normal(0.02),
         SsmKind::Mamba { .. } => keep(START, cx.spec.d_model),

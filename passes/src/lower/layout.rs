@@ -1,0 +1,96 @@
+//! Layout: the order in which the axes of each value are laid out, should it lie in memory.
+//!
+//! A value keeps the order of what it is made from: rows of activations stay rows, and what a weight adds comes behind
+//! them in the weight's order. So products read and write matrices whose dimensions merge.
+use super::storage::natural_order;
+use lolm_ir::axis::{AxisId, AxisSet};
+use lolm_ir::graph::LeafKind;
+use lolm_ir::op::Op;
+use lolm_ir::{Graph, Node, ValueId};
+
+/// For each value, the order of each of its results.
+pub struct Layouts(Vec<Vec<Vec<AxisId>>>);
+
+impl Layouts {
+    pub fn of(g: &Graph) -> Self {
+        let mut all = Layouts(Vec::with_capacity(g.nodes.len()));
+        let mut weight = vec![false; g.nodes.len()];
+        for v in g.ids() {
+            let n = g.node(v);
+            weight[v.0 as usize] = match n.op {
+                Op::Leaf(l) => matches!(g.leaf(l).kind, LeafKind::Param(_)),
+                _ => !n.args.is_empty() && n.args.iter().all(|a| weight[a.0 as usize] || g.axes_of(*a).is_empty()),
+            };
+            let orders = (0..n.types.len()).map(|i| fit(n.types[i].axes, all.guess(g, n, i, &weight))).collect();
+            all.0.push(orders);
+        }
+        all
+    }
+
+    /// The order of a result that is kept in memory: a gradient lies as its parameter does.
+    pub fn kept(&self, g: &Graph, v: ValueId, result: usize) -> Vec<AxisId> {
+        let axes = g.node(v).types[result].axes;
+        let natural = natural_order(g, axes);
+        if natural != axes.iter().collect::<Vec<_>>() { natural } else { self.0[v.0 as usize][result].clone() }
+    }
+
+    fn order(&self, v: ValueId) -> &[AxisId] {
+        &self.0[v.0 as usize][0]
+    }
+
+    /// An order that has at least the axes of the operands that matter; `fit` adds and drops what is needed.
+    fn guess(&self, g: &Graph, n: &Node, result: usize, weight: &[bool]) -> Vec<AxisId> {
+        let renamed = |from: AxisId, to: AxisId| -> Vec<AxisId> {
+            self.order(n.args[0]).iter().map(|a| if *a == from { to } else { *a }).collect()
+        };
+        match &n.op {
+            Op::Leaf(l) => g.leaf(*l).order().collect(),
+            Op::Part(i) => self.0[n.args[0].0 as usize][*i].clone(),
+            Op::Rename { from, to } => renamed(*from, *to),
+            Op::Slice { axis, to, .. } | Op::Pad { axis, to, .. } => renamed(*axis, *to),
+            Op::Concat { axis, parts } => renamed(parts[0], *axis),
+            Op::Gather { .. } => join(&[self.order(n.args[1]), self.order(n.args[0])]),
+            Op::ScatterAdd { axis, .. } => join(&[&[*axis], self.order(n.args[1])]),
+            Op::Update { .. } => self.order(n.args[0]).to_vec(),
+            Op::Dot { .. } => {
+                let (a, b) = (n.args[0], n.args[1]);
+                let (a, b) = if weight[a.0 as usize] && !weight[b.0 as usize] { (b, a) } else { (a, b) };
+                join(&[self.order(a), self.order(b)])
+            }
+            // Gradients lie as the operands they belong to.
+            Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => {
+                self.order(n.args[result]).to_vec()
+            }
+            Op::Attention(_) => join(&[self.order(n.args[0]), self.order(n.args[2])]),
+            Op::SelectiveScan { .. } => join(&[self.order(n.args[4]), self.order(n.args[1])]),
+            _ => {
+                let mut widest: Vec<&[AxisId]> = n.args.iter().map(|a| self.order(*a)).collect();
+                widest.sort_by_key(|o| std::cmp::Reverse(o.len()));
+                join(&widest)
+            }
+        }
+    }
+}
+
+/// The first order, then what the next ones add.
+fn join(orders: &[&[AxisId]]) -> Vec<AxisId> {
+    let mut out: Vec<AxisId> = vec![];
+    for a in orders.iter().flat_map(|o| o.iter()) {
+        if !out.contains(a) {
+            out.push(*a);
+        }
+    }
+    out
+}
+
+/// The order with exactly these axes; an axis it lacks goes before the first one declared after it.
+fn fit(axes: AxisSet, order: Vec<AxisId>) -> Vec<AxisId> {
+    let mut out: Vec<AxisId> = order.into_iter().filter(|a| axes.has(*a)).collect();
+    for a in axes.iter() {
+        if !out.contains(&a) {
+            let at = out.iter().position(|x| *x > a).unwrap_or(out.len());
+            out.insert(at, a);
+        }
+    }
+    out
+}
