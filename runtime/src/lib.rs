@@ -8,6 +8,7 @@ pub mod store;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
+pub mod train;
 pub mod weights;
 
 pub use artifact::{Artifact, ArtifactError};

@@ -111,3 +111,54 @@ pub fn linear(m: u32, n: u32, k: u32) -> Manifest {
     all.kernels = vec![double(vec![m * n])];
     all
 }
+
+/// A step of a toy model: `w = w/2 + lr · tokens`, `m += w`, for all units, then `loss = w[0]`, `norm = m[0]`; if the first
+/// token is 7, only `skipped = 1`. Operands: tokens (i32), lr, w, m, loss, norm, skipped.
+pub const TOY: [u8; 122] = [
+    0x48, 0x8b, 0x07, 0x48, 0x8b, 0x4f, 0x30, 0x83, 0x38, 0x07, 0x75, 0x07, 0xc7, 0x01, 0x00, 0x00, 0x80, 0x3f, 0xc3,
+    0xc7, 0x01, 0x00, 0x00, 0x00, 0x00, 0x48, 0x8b, 0x4f, 0x08, 0xf3, 0x0f, 0x10, 0x19, 0xb9, 0x00, 0x00, 0x00, 0x3f,
+    0x66, 0x0f, 0x6e, 0xd1, 0x4c, 0x8b, 0x47, 0x10, 0x4c, 0x8b, 0x4f, 0x18, 0x48, 0x39, 0xd6, 0x7d, 0x2e, 0xf3, 0x0f,
+    0x2a, 0x04, 0xb0, 0xf3, 0x0f, 0x59, 0xc3, 0xf3, 0x41, 0x0f, 0x10, 0x0c, 0xb0, 0xf3, 0x0f, 0x59, 0xca, 0xf3, 0x0f,
+    0x58, 0xc8, 0xf3, 0x41, 0x0f, 0x11, 0x0c, 0xb0, 0xf3, 0x41, 0x0f, 0x58, 0x0c, 0xb1, 0xf3, 0x41, 0x0f, 0x11, 0x0c,
+    0xb1, 0x48, 0xff, 0xc6, 0xeb, 0xcd, 0x4c, 0x8b, 0x57, 0x20, 0x41, 0x8b, 0x08, 0x41, 0x89, 0x0a, 0x4c, 0x8b, 0x57,
+    0x28, 0x41, 0x8b, 0x09, 0x41, 0x89, 0x0a, 0xc3,
+];
+
+/// An artifact whose program `train_2x4` is the step above.
+pub fn toy() -> Artifact {
+    let f32s = |place: Place, n| buffer(place, DType::F32, n);
+    let (input, output) = (|n: &str| Place::Input(n.into()), |n: &str| Place::Output(n.into()));
+    let scalar = |name: &str| port(name, DType::F32, &[]);
+    let operands = (0..7).map(|b| Access::whole(BufferId(b))).collect();
+    let stage = KernelStage { kernel: 0, operands, span: Span::Rows { len: 8, lo: 0, hi: 8 } };
+    let plan = Plan {
+        program: "train_2x4".into(),
+        inputs: vec![
+            port("tokens", DType::I32, &[2, 4]),
+            port("targets", DType::I32, &[2, 4]),
+            scalar("lr"),
+            scalar("tau"),
+            port("seed", DType::I32, &[]),
+            port("step", DType::I32, &[]),
+        ],
+        outputs: vec![scalar("loss.total"), scalar("grad_norm"), scalar("skipped")],
+        buffers: vec![
+            buffer(input("tokens"), DType::I32, 8),
+            f32s(input("lr"), 1),
+            f32s(Place::Param("w".into()), 8),
+            f32s(Place::State("adam.m.w".into()), 8),
+            f32s(output("loss.total"), 1),
+            f32s(output("grad_norm"), 1),
+            f32s(output("skipped"), 1),
+        ],
+        steps: vec![launch("toy", vec![1], vec![Stage::Kernel(stage)])],
+        arena: 0,
+        scratch: 0,
+    };
+    let mut m = manifest(vec![plan]);
+    m.params = vec![param("w", &[8])];
+    m.states = vec![state("adam.m.w", &[8], None), state("kv", &[4], None)];
+    m.kernels =
+        vec![KernelRecord { name: "toy".into(), offset: 0, len: 122, units: 8, unit_dims: vec![1, 8], operands: 7 }];
+    Artifact::from_bytes(bytes(&m, &TOY)).unwrap()
+}

@@ -75,7 +75,8 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn a_plan_cannot_reach_outside_its_buffers() {
-    let cases: &[(&str, fn(&mut Manifest))] = &[
+    type Change = fn(&mut Manifest);
+    let cases: &[(&str, Change)] = &[
         ("elements 0..=130 of buffer", |m| gemm(m).a.col = 2),
         ("elements -12..=107 of buffer", |m| gemm(m).a.base = -12),
         ("matrix B: elements 0..=107", |m| gemm(m).n = Extent::Fixed(9)),
