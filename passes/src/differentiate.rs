@@ -137,6 +137,9 @@ impl Backward {
 
     /// Takes the adjoints of an operation's results and gives each operand its share.
     fn step(&mut self, v: ValueId) -> Result<(), DiffError> {
+        if !self.is_reached(v) {
+            return Ok(());
+        }
         let node = self.b.graph().node(v).clone();
         self.enter(node.scope);
         let results: Vec<Option<ValueId>> = (0..node.types.len()).map(|i| self.take(v, i)).collect();
@@ -213,6 +216,9 @@ impl Backward {
                 self.b.cast(zero, dtype)
             }
         };
+        if self.axes(found) != axes {
+            self.enter(ScopeId(0));
+        }
         self.broadcast(found, axes)
     }
 }

@@ -4,7 +4,7 @@
 //! the count of applied steps, which is the only state beside the moments.
 use crate::differentiate::Gradients;
 use lolm_ir::dtype::DType;
-use lolm_ir::graph::{Builder, Graph, GraphError, LeafId, LeafKind, ValueId};
+use lolm_ir::graph::{Builder, Graph, GraphError, LeafId, LeafKind, ScopeId, ValueId};
 use lolm_ir::op::{Binary, Op, Reduction, Unary};
 
 /// What AdamW and the guard around it are told.
@@ -30,11 +30,14 @@ pub fn attach(gradients: Gradients, loss: ValueId, wrt: &[LeafId], adamw: &AdamW
     let Gradients { mut graph, grads } = gradients;
     let old_writes = std::mem::take(&mut graph.writes);
     let mut b = Builder::extend(graph);
-    b.scope("optimizer");
     check_count(&mut b, wrt, &grads);
+    let own = scopes(&mut b, wrt);
+    b.scope("optimizer");
+    let shared = b.current_scope();
 
-    let grads: Vec<ValueId> = grads.into_iter().map(|g| b.cast(g, DType::F32)).collect();
-    let norm = global_norm(&mut b, &grads); // []
+    let squares = grads.iter().zip(&own).map(|(g, scope)| square(&mut b, *scope, *g)).collect::<Vec<_>>();
+    b.set_scope(shared);
+    let norm = root_of_sum(&mut b, &squares); // []
     let ok = step_counts(&mut b, loss, norm, adamw.skip_above); // []
     for w in old_writes {
         if wrt.contains(&w.leaf) {
@@ -46,11 +49,14 @@ pub fn attach(gradients: Gradients, loss: ValueId, wrt: &[LeafId], adamw: &AdamW
     }
     let coefficient = adamw.clip.map(|clip| clip_coefficient(&mut b, norm, clip));
     let rates = Rates::new(&mut b, ok, adamw);
-    for (leaf, g) in wrt.iter().zip(grads) {
+    for ((leaf, g), scope) in wrt.iter().zip(grads).zip(own) {
+        b.set_scope(scope);
+        let g = b.cast(g, DType::F32);
         let g = coefficient.map_or(g, |c| b.mul(g, c));
         update(&mut b, &rates, ok, *leaf, g, adamw);
     }
 
+    b.set_scope(shared);
     let (zero, one) = (b.num(0.0), b.num(1.0));
     let skipped = b.select(ok, zero, one);
     b.output("grad_norm", norm, &[]);
@@ -76,15 +82,29 @@ fn check_count(b: &mut Builder, wrt: &[LeafId], grads: &[ValueId]) {
     }
 }
 
-/// sqrt(Σ g²) over all gradients, added in their order.
-fn global_norm(b: &mut Builder, grads: &[ValueId]) -> ValueId {
-    let mut total = b.num(0.0);
-    for g in grads {
-        let squared = b.mul(*g, *g);
-        let axes = b.graph().axes_of(*g);
-        let sum = if axes.is_empty() { squared } else { b.op(Op::Reduce { kind: Reduction::Sum, axes }, &[squared]) };
-        total = b.add(total, sum);
-    }
+/// A scope for each parameter, so that the updates of equally shaped ones are seen to be equal.
+fn scopes(b: &mut Builder, wrt: &[LeafId]) -> Vec<ScopeId> {
+    let one = |leaf: &LeafId| {
+        let name = format!("optimizer/{}", b.graph().leaf(*leaf).name);
+        b.scope(&name);
+        b.current_scope()
+    };
+    wrt.iter().map(one).collect()
+}
+
+/// Σ g² of one gradient.
+fn square(b: &mut Builder, scope: ScopeId, g: ValueId) -> ValueId {
+    b.set_scope(scope);
+    let g = b.cast(g, DType::F32);
+    let squared = b.mul(g, g);
+    let axes = b.graph().axes_of(g);
+    if axes.is_empty() { squared } else { b.op(Op::Reduce { kind: Reduction::Sum, axes }, &[squared]) }
+}
+
+/// The square root of the sum, added in order.
+fn root_of_sum(b: &mut Builder, squares: &[ValueId]) -> ValueId {
+    let zero = b.num(0.0);
+    let total = squares.iter().fold(zero, |total, s| b.add(total, *s));
     b.unary(Unary::Sqrt, total)
 }
 

@@ -1,13 +1,14 @@
 //! Gradients and five AdamW steps of the golden cases, by the interpreter, against what PyTorch computed in f64.
 use lolm_ir::graph::{Graph, LeafId, LeafKind, ValueId};
 use lolm_ir::interp::{self, Feeds};
+use lolm_ir::op::Op;
 use lolm_models::{LolmSpec, Noise, Program};
 use lolm_passes::canonicalize::canonicalize;
 use lolm_passes::differentiate::{Gradients, differentiate};
 use lolm_passes::optimizer::{AdamW, attach, expose_gradients};
+use lolm_passes::raise::raise;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Goldens are stored in f32, and constants of the graphs are f32.
@@ -34,19 +35,22 @@ impl Case {
         Case { name, spec, feeds, grads: read("grads.safetensors"), json }
     }
 
-    /// The training program without its backward pass, its loss and its parameters.
-    fn forward(&self) -> (Graph, ValueId, Vec<LeafId>) {
+    /// The training program without its backward pass, in small or in fused operations, its loss and its parameters.
+    fn forward(&self, raised: bool) -> (Graph, ValueId, Vec<LeafId>) {
         let (batch, seq) = (self.spec.training.batch, self.spec.training.seq);
         let program = Program::Train { batch, seq, noise: Noise::Input };
-        let g = canonicalize(&lolm_models::build(&self.spec, &program).unwrap()).unwrap();
+        let mut g = canonicalize(&lolm_models::build(&self.spec, &program).unwrap()).unwrap();
+        if raised {
+            g = raise(&g).unwrap().0;
+        }
         let loss = g.find_output("loss.total").unwrap().value;
         let leaves = (0..g.leaves.len() as u32).map(LeafId);
         let params = leaves.filter(|l| matches!(g.leaf(*l).kind, LeafKind::Param(_))).collect();
         (g, loss, params)
     }
 
-    fn gradients(&self) -> (Gradients, ValueId, Vec<LeafId>) {
-        let (g, loss, params) = self.forward();
+    fn gradients(&self, raised: bool) -> (Gradients, ValueId, Vec<LeafId>) {
+        let (g, loss, params) = self.forward(raised);
         (differentiate(&g, loss, &params).unwrap(), loss, params)
     }
 }
@@ -69,25 +73,23 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     if size == 0.0 { apart } else { apart / size }
 }
 
-/// Every weight's gradient, of the graph in small operations, before and after canonicalizing the backward pass.
-fn gradients_agree(name: &'static str) {
+/// Every weight's gradient, in small or in fused operations, before and after the backward pass is canonicalized.
+fn gradients_agree(name: &'static str, raised: bool) {
     let case = Case::load(name);
-    let (gradients, _, params) = case.gradients();
+    let (gradients, _, params) = case.gradients(raised);
+    let fused = |op: &Op| matches!(op, Op::AttentionGrad(_) | Op::CrossEntropyGrad { .. });
+    assert_eq!(raised, gradients.graph.nodes.iter().any(|n| fused(&n.op)));
     let g = expose_gradients(gradients, &params).unwrap();
     let smaller = canonicalize(&g).unwrap();
-    assert!(smaller.nodes.len() < g.nodes.len());
+    assert!(smaller.nodes.len() <= g.nodes.len());
     for g in [&g, &smaller] {
-        let mut outputs = interp::run(g, &case.feeds).unwrap().outputs;
-        let found: Feeds = params
-            .iter()
-            .map(|l| &g.leaf(*l).name)
-            .map(|n| (n.clone(), outputs.remove(&format!("grad.{n}")).unwrap()))
-            .collect();
-        compare(case.name, &found, &case.grads);
+        let outputs = interp::run(g, &case.feeds).unwrap().outputs;
+        let named = outputs.iter().filter_map(|(k, x)| Some((k.strip_prefix("grad.")?.to_string(), x.clone())));
+        compare(case.name, &named.collect(), &case.grads);
     }
 }
 
-fn compare(case: &str, found: &BTreeMap<String, Vec<f64>>, expected: &Feeds) {
+fn compare(case: &str, found: &Feeds, expected: &Feeds) {
     for (name, want) in expected {
         // Without a latent path the heads of the contrastive loss see nothing, and the graph leaves them out.
         let Some(found) = found.get(name) else {
@@ -103,7 +105,7 @@ fn compare(case: &str, found: &BTreeMap<String, Vec<f64>>, expected: &Feeds) {
 /// Losses and gradient norms of the five steps, and the loss after them.
 fn trajectory_agrees(name: &'static str) {
     let case = Case::load(name);
-    let (gradients, loss, params) = case.gradients();
+    let (gradients, loss, params) = case.gradients(false);
     let o = &case.spec.optimizer;
     let adamw = AdamW {
         beta1: o.betas[0],
@@ -136,7 +138,11 @@ macro_rules! golden {
         mod $case {
             #[test]
             fn gradients() {
-                super::gradients_agree(stringify!($case));
+                super::gradients_agree(stringify!($case), false);
+            }
+            #[test]
+            fn gradients_of_fused_operations() {
+                super::gradients_agree(stringify!($case), true);
             }
             #[test]
             fn trajectory() {

@@ -113,6 +113,11 @@ impl Backward {
 
     // ---- taking
 
+    pub(super) fn is_reached(&self, v: ValueId) -> bool {
+        let empty = |a: &Adjoint| a.sum.is_none() && a.elements.is_empty() && a.slices.is_empty();
+        !self.adjoints[v.0 as usize].iter().all(empty)
+    }
+
     /// The adjoint of a result, complete.
     pub(super) fn take(&mut self, v: ValueId, i: usize) -> Option<ValueId> {
         let Adjoint { mut sum, elements, slices } = std::mem::take(&mut self.adjoints[v.0 as usize][i]);

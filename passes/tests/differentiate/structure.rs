@@ -117,6 +117,8 @@ fn equal_layers_have_equal_backward_code_under_their_own_scope() {
     // The last layer introduces constants that the others share, so the ones before it are compared.
     assert_eq!(first, code("grad/layers.1"));
     assert!(code("grad/head").len() > 2);
+    let used = |i: usize| back.graph.nodes.iter().any(|n| n.scope.0 as usize == i);
+    assert!((g.scopes.len()..back.graph.scopes.len()).all(used), "a scope of the backward pass is empty");
 }
 
 #[test]
