@@ -1,5 +1,5 @@
 //! The specs that come with the compiler.
-use super::{LolmSpec, SpecError};
+use super::{LolmSpec, Override, SpecError};
 
 macro_rules! specs {
     ($($name:literal),* $(,)?) => {
@@ -24,6 +24,11 @@ specs! {
 
 /// The spec of this name, if there is one.
 pub fn library(name: &str) -> Option<Result<LolmSpec, SpecError>> {
+    library_with(name, &[])
+}
+
+/// The spec of this name with other values for these keys.
+pub fn library_with(name: &str, overrides: &[Override]) -> Option<Result<LolmSpec, SpecError>> {
     let (_, text) = LIBRARY.iter().find(|(n, _)| *n == name)?;
-    Some(LolmSpec::parse(&format!("{name}.toml"), text))
+    Some(LolmSpec::parse_with(&format!("{name}.toml"), text, overrides))
 }

@@ -5,11 +5,14 @@
 mod error;
 mod library;
 mod lolm;
+mod overrides;
 mod reader;
 mod source;
+mod write;
 
 pub use error::{Place, SpecError, SpecFault, near_name};
-pub use library::{LIBRARY, library};
+pub use library::{LIBRARY, library, library_with};
+pub use overrides::Override;
 pub use reader::{MAX_LEN, Section};
 pub use source::{Entry, Node, Value};
 
@@ -138,14 +141,26 @@ pub struct TrainingSpec {
 impl LolmSpec {
     /// Reads a TOML text; `file` is the name that errors show.
     pub fn parse(file: &str, text: &str) -> Result<LolmSpec, SpecError> {
-        lolm::read(source::from_toml(file, text)?)
+        LolmSpec::parse_with(file, text, &[])
+    }
+
+    /// Reads a TOML text in which these keys have other values.
+    pub fn parse_with(file: &str, text: &str, overrides: &[Override]) -> Result<LolmSpec, SpecError> {
+        let mut root = source::from_toml(file, text)?;
+        overrides.iter().try_for_each(|o| o.apply(&mut root))?;
+        lolm::read(root)
     }
 
     /// Reads a TOML file.
     pub fn load(path: &Path) -> Result<LolmSpec, SpecError> {
+        LolmSpec::load_with(path, &[])
+    }
+
+    /// Reads a TOML file in which these keys have other values.
+    pub fn load_with(path: &Path, overrides: &[Override]) -> Result<LolmSpec, SpecError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => LolmSpec::parse(&file, &text),
+            Ok(text) => LolmSpec::parse_with(&file, &text, overrides),
             Err(e) => Err(SpecError {
                 place: Place { file, line: None, column: None },
                 key: String::new(),
