@@ -35,7 +35,7 @@ pub enum GroupKind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Group {
     pub kind: GroupKind,
-    /// Values that the group writes to memory, in graph order.
+    /// Values that the group writes to memory, in graph order; a group without any has nothing left to do.
     pub roots: BTreeSet<ValueId>,
     /// Axes that number the rows.
     pub rows: AxisSet,
@@ -74,6 +74,9 @@ pub fn cluster(g: &Graph) -> Clusters {
     }
     for v in g.ids().rev() {
         walk.visit(v);
+    }
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::CrossEntropyGrad { .. })) {
+        walk.fuse_head(v);
     }
     walk.out
 }
@@ -349,6 +352,30 @@ impl Walk<'_> {
             }
         }
         false
+    }
+
+    /// A head's loss is computed where its gradient is, from the same logits, if nothing that the gradient waits for
+    /// needs the loss.
+    fn fuse_head(&mut self, grad: ValueId) {
+        let (g, args) = (self.g, &self.g.node(grad).args);
+        let loss = match g.node(args[3]).op {
+            Op::Part(1) => g.node(args[3]).args[0],
+            _ => return,
+        };
+        let same = matches!(g.node(loss).op, Op::CrossEntropy { .. }) && g.node(loss).args[..3] == args[..3];
+        let (Some(from), Some(to)) = (self.out.owner[loss.0 as usize], self.out.owner[grad.0 as usize]) else { return };
+        if !same {
+            return;
+        }
+        self.out.groups[to.0 as usize].reads.remove(&loss);
+        if self.reaches(from, to) {
+            self.out.groups[to.0 as usize].reads.insert(loss);
+            return;
+        }
+        let moved = std::mem::take(&mut self.out.groups[from.0 as usize].roots);
+        self.out.groups[from.0 as usize].reads.clear();
+        self.out.groups[to.0 as usize].roots.extend(&moved);
+        self.out.owner[loss.0 as usize] = Some(to);
     }
 
     /// Values that cost less to compute again than to keep: constants, indices, draws of randomness and short chains on

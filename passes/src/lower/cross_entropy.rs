@@ -2,7 +2,8 @@
 //!
 //! Forward: a unit is a tile of tokens; a matrix product leaves their logits in scratch memory and a row kernel reduces
 //! them. Backward goes over tiles of tokens in turn: their logits again, the gradient in place, then both products; the
-//! gradient of the embedding adds up over tiles in order, its rows shared among the threads.
+//! gradient of the embedding adds up over tiles in order, its rows shared among the threads. Where the loss itself is
+//! wanted from the same logits (training), the row kernel of the backward tile gives it too.
 use super::index::{Index, Map};
 use super::storage::{Storage, merged};
 use super::stream::Stream;
@@ -85,7 +86,8 @@ impl Lowering<'_> {
         let stored: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
         let [d_o, d_e] = stored.as_slice() else { return Err("bug: gradient without storage".into()) };
         let (d_o, d_e) = (self.side(d_o, &h.rows, over)?, self.side(d_e, &[vocab], over)?);
-        let tile = (BACKWARD_TILE / (4 * h.words)).clamp(8, 512).min(h.tokens);
+        let most = (BACKWARD_TILE / (4 * h.words)).clamp(8, 512);
+        let tile = h.tokens.div_ceil(h.tokens.div_ceil(most));
         let p = self.temporary("logits", tile * h.words);
         let p = Side { buffer: p, base: 0, row: h.words as i64, depth: 1 };
         for lo in (0..h.tokens).step_by(tile) {
@@ -139,6 +141,13 @@ impl Lowering<'_> {
         Ok(Head { rows, tokens, vocab, words: g.len(vocab), depth: g.elements(over), o, e })
     }
 
+    /// The loss that this gradient's launch computes too.
+    fn loss_of(&self, grad: ValueId) -> Option<ValueId> {
+        let id = self.cx.clusters.owner[grad.0 as usize]?;
+        let roots = &self.cx.clusters.groups[id.0 as usize].roots;
+        roots.iter().copied().find(|r| matches!(self.cx.g.node(*r).op, Op::CrossEntropy { .. }))
+    }
+
     fn product(&mut self, len: [usize; 3], cut: usize, a: Matrix, b: Matrix, c: Matrix, accumulate: bool) {
         self.product_in(len, cut, UNIT, a, b, c, accumulate)
     }
@@ -167,22 +176,9 @@ impl Lowering<'_> {
         let mut r = Rows::new(self, h, logits);
         let target = r.s.value(n.args[2], &r.map, None);
         let (x, chosen) = (r.logit(), r.is_target(target));
-        let s = &mut r.s;
-        let max = s.push(KOp::Reduce(Fold::Max, r.word), &[x], DType::F32);
-        let shifted = s.binary(Binary::Sub, x, max);
-        let e = s.unary(Unary::Exp, shifted);
-        let sum = s.push(KOp::Reduce(Fold::Sum, r.word), &[e], DType::F32);
-        let zero = s.float(0.0);
-        let mine = s.select(chosen, x, zero);
-        let picked = s.push(KOp::Reduce(Fold::Sum, r.word), &[mine], DType::F32);
-        let log = s.unary(Unary::Log, sum);
-        let lse = s.binary(Binary::Add, max, log);
-        let loss = s.binary(Binary::Sub, lse, picked);
-        let none = s.int(0);
-        let counts = s.binary(Binary::Le, none, target);
-        let loss = s.select(counts, loss, zero);
-        for (to, x) in stored.iter().zip([loss, lse]) {
-            s.store(to, &r.map, x);
+        let both = row_loss(&mut r.s, x, chosen, target, r.word);
+        for (to, x) in stored.iter().zip(both) {
+            r.s.store(to, &r.map, x);
         }
         let mut l = r.s.finish();
         l.kernel.name = format!("cross_entropy_rows_{}", h.words);
@@ -211,13 +207,26 @@ impl Lowering<'_> {
             starts.push((at.buffer, lo as i64 * stride));
             Ok(s.load(&Storage { strides: vec![(ROW, stride)], ..at }, &map, None))
         };
-        let (target, lse, up) = (column(&mut s, 2)?, column(&mut s, 3)?, column(&mut s, 4)?);
+        let (target, up) = (column(&mut s, 2)?, column(&mut s, 4)?);
         let mut at = Index::axis(word);
         at.add_scaled(&Index::axis(row), h.words as i64);
         let (tile, here) = (Storage { buffer: p, strides: vec![(ROW, 1)], base: 0 }, Map::default().with(ROW, at));
         let x = s.load(&tile, &here, None);
         let i = s.push(KOp::Index(word), &[], DType::I32);
         let chosen = s.binary(Binary::Eq, i, target);
+        let lse = match self.loss_of(v) {
+            None => column(&mut s, 3)?,
+            Some(forward) => {
+                let row_loss = row_loss(&mut s, x, chosen, target, word);
+                for (to, x) in self.cx.storage[forward.0 as usize].iter().flatten().zip(row_loss) {
+                    let m = merged(self.cx.g, &h.rows, |a| to.stride(a));
+                    let stride = m.ok_or("limit: the head's rows are not one dimension of memory")?.1;
+                    starts.push((to.buffer, lo as i64 * stride));
+                    s.store(&Storage { strides: vec![(ROW, stride)], ..to.clone() }, &map, x);
+                }
+                row_loss[1]
+            }
+        };
         let shifted = s.binary(Binary::Sub, x, lse);
         let e = s.unary(Unary::Exp, shifted);
         let one = s.float(1.0);
@@ -244,6 +253,23 @@ impl Lowering<'_> {
         }));
         Ok(())
     }
+}
+
+/// Loss and log of the denominator of a row of logits.
+fn row_loss(s: &mut Stream, x: KValue, chosen: KValue, target: KValue, word: KAxis) -> [KValue; 2] {
+    let max = s.push(KOp::Reduce(Fold::Max, word), &[x], DType::F32);
+    let shifted = s.binary(Binary::Sub, x, max);
+    let e = s.unary(Unary::Exp, shifted);
+    let sum = s.push(KOp::Reduce(Fold::Sum, word), &[e], DType::F32);
+    let zero = s.float(0.0);
+    let mine = s.select(chosen, x, zero);
+    let picked = s.push(KOp::Reduce(Fold::Sum, word), &[mine], DType::F32);
+    let log = s.unary(Unary::Log, sum);
+    let lse = s.binary(Binary::Add, max, log);
+    let loss = s.binary(Binary::Sub, lse, picked);
+    let none = s.int(0);
+    let counts = s.binary(Binary::Le, none, target);
+    [s.select(counts, loss, zero), lse]
 }
 
 fn turned(m: Matrix) -> Matrix {
