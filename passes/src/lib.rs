@@ -10,5 +10,6 @@ pub mod memory;
 pub mod optimizer;
 pub mod pipeline;
 pub mod raise;
+pub mod rewrite;
 pub mod schedule;
 pub mod split_reductions;

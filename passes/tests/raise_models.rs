@@ -4,7 +4,7 @@ use lolm_models::{LolmSpec, Noise, Program, build};
 use lolm_passes::raise::{RaiseReport, raise};
 
 mod raise_util;
-use raise_util::{raised_within, summary};
+use raise_util::{raised_within, summary, tiny};
 
 fn spec(name: &str) -> LolmSpec {
     library(name).unwrap().unwrap()
@@ -81,26 +81,6 @@ fn equal_layers_are_one_piece_of_work() {
     assert_eq!(many.regions, few.regions + 45);
     assert_eq!((many.distinct, many.nodes), (few.distinct, few.nodes));
     assert_eq!(many.fused("attention"), 48);
-}
-
-/// A model of every part, small enough for the interpreter.
-fn tiny(name: &str, dropout: f64) -> LolmSpec {
-    let mut s =
-        LolmSpec { d_model: 8, n_heads: 2, n_layers: 2, d_ff: 8, vocab_size: 5, max_seq_len: 8, dropout, ..spec(name) };
-    if let Some(m) = &mut s.memory {
-        (m.n_slots, m.slot_dim, m.n_chunks) = (4, 4, m.n_chunks.min(2));
-    }
-    if let Some(x) = &mut s.ssm {
-        (x.n_layers, x.d_state) = (2, 4);
-    }
-    if let Some(r) = &mut s.regime {
-        (r.n_codes, r.d_regime) = (4, 4);
-    }
-    if let Some(g) = &mut s.gate {
-        g.d_regime = 4;
-    }
-    (s.loss.future_window, s.loss.cpc_proj_dim, s.loss.cpc_max_positions) = (2, 4, 8);
-    s
 }
 
 #[test]

@@ -4,6 +4,8 @@ use lolm_ir::graph::LeafKind;
 use lolm_ir::interp::{Feeds, Results, run};
 use lolm_ir::op::Unary;
 use lolm_ir::{AxisId, Builder, DType, Graph, ValueId};
+use lolm_models::LolmSpec;
+use lolm_models::spec::library;
 use lolm_passes::raise::{RaiseReport, raise};
 
 /// A small deterministic generator (xorshift).
@@ -148,4 +150,32 @@ pub fn rms(b: &mut Builder, d: AxisId, x: ValueId, style: usize) -> ValueId {
         let r = b.unary(Unary::Sqrt, v);
         b.div(x, r)
     }
+}
+
+/// A model of every part, small enough for the interpreter.
+pub fn tiny(name: &str, dropout: f64) -> LolmSpec {
+    let mut s = LolmSpec {
+        d_model: 8,
+        n_heads: 2,
+        n_layers: 2,
+        d_ff: 8,
+        vocab_size: 5,
+        max_seq_len: 8,
+        dropout,
+        ..library(name).unwrap().unwrap()
+    };
+    if let Some(m) = &mut s.memory {
+        (m.n_slots, m.slot_dim, m.n_chunks) = (4, 4, m.n_chunks.min(2));
+    }
+    if let Some(x) = &mut s.ssm {
+        (x.n_layers, x.d_state) = (2, 4);
+    }
+    if let Some(r) = &mut s.regime {
+        (r.n_codes, r.d_regime) = (4, 4);
+    }
+    if let Some(g) = &mut s.gate {
+        g.d_regime = 4;
+    }
+    (s.loss.future_window, s.loss.cpc_proj_dim, s.loss.cpc_max_positions) = (2, 4, 8);
+    s
 }
