@@ -102,6 +102,14 @@ fn answers_stay_within_the_rounding_of_constants() {
     }
 }
 
+/// The same graph in gives the same graph out.
+#[test]
+fn raising_is_deterministic() {
+    let spec = spec("lolm-304m");
+    let g = build(&spec, &train(&spec)).unwrap();
+    assert_eq!(raise(&g).unwrap().0, raise(&g).unwrap().0);
+}
+
 /// What is raised stays as it is.
 #[test]
 fn raising_twice_is_raising_once() {

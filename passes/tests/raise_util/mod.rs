@@ -3,6 +3,7 @@
 use lolm_ir::graph::LeafKind;
 use lolm_ir::interp::{Feeds, Results, run};
 use lolm_ir::op::Unary;
+use lolm_ir::verify::verify;
 use lolm_ir::{AxisId, Builder, DType, Graph, ValueId};
 use lolm_models::LolmSpec;
 use lolm_models::spec::library;
@@ -71,6 +72,7 @@ pub fn gap(a: &Results, b: &Results) -> f64 {
 /// Raises a graph and checks that its answers stay within the tolerance.
 pub fn raised_within(g: &Graph, tolerance: f64) -> (Graph, RaiseReport) {
     let (out, report) = raise(g).unwrap();
+    verify(&out).unwrap();
     for seed in 1..3 {
         let feeds = feeds(g, seed);
         let worst = gap(&run(&out, &feeds).unwrap(), &run(g, &feeds).unwrap());
