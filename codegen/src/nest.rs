@@ -1,0 +1,401 @@
+//! One loop of the nest: its bounds, its lanes, what it carries, its body.
+//!
+//! Along the lane axis a loop has up to three parts: tiles of several vectors, single vectors, single elements. A fold keeps
+//! one partial result for each lane and vector of the tile; they are joined pairwise between the parts, and the tail is
+//! added at the end. So the order depends on the length of the axis and on nothing else: an element's place in a tile is
+//! its index modulo the tile, even where the range of the axis starts or ends inside one. Other folds are chains.
+use crate::emit::Emit;
+use crate::eval::{Acc, At, Fail, Gen, Gives, Inst, Key, Keyed, Tile, with};
+use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue};
+use std::collections::BTreeMap;
+
+/// A piece of a loop.
+struct Part<C> {
+    lo: C,
+    hi: C,
+    shape: Shape,
+    masked: bool,
+    /// Iterations, if they are known.
+    count: Option<i64>,
+}
+
+/// How many elements an iteration takes: some vectors, or one element.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Shape {
+    Vectors(usize),
+    Single,
+}
+
+/// The partial results of the folds of a loop, and their shape.
+struct Partial<V> {
+    shape: Shape,
+    accs: BTreeMap<Key, Acc<V>>,
+}
+
+/// What a loop carries: the states of scans, the partial results of folds.
+struct Carried<V> {
+    states: Keyed<V>,
+    partial: Partial<V>,
+}
+
+impl<E: Emit> Gen<'_, E> {
+    /// Emits a loop along an axis: the folds are known afterwards, the stores are done.
+    pub fn open(&mut self, x: KAxis, folds: &[KValue], sinks: &[KValue]) -> Gives<()> {
+        let scans = self.scans(x, folds, sinks)?;
+        let down = scans.iter().any(|s| matches!(self.k.value(*s).op, KOp::Scan { reverse: true, .. }));
+        let parts = self.parts(x, sinks, !scans.is_empty())?;
+        let outer = self.at[x.0 as usize].take();
+        let before = self.written.clone();
+        let mut written = before.clone();
+        let mut partial: Option<Partial<E::V>> = None;
+        let mut states = self.initial_states(x, &scans)?;
+        for part in parts {
+            self.written = before.clone();
+            let partial_in = self.partial(x, folds, partial.take(), part.shape)?;
+            let into = Carried { states, partial: partial_in };
+            let out = self.run(x, &part, down, into, sinks)?;
+            (states, partial) = (out.states, Some(out.partial));
+            written.append(&mut self.written);
+        }
+        self.written = written;
+        self.at[x.0 as usize] = outer;
+        for ((s, i), h) in states {
+            for last in folds.iter().filter(|f| self.k.value(**f).args[0] == s) {
+                if matches!(self.k.value(*last).op, KOp::Last(_)) {
+                    self.set(*last, &i, h);
+                }
+            }
+        }
+        let single = self.partial(x, folds, partial, Shape::Single)?;
+        for ((f, i), acc) in single.accs {
+            self.set(f, &i, acc.at.unwrap_or(acc.x));
+        }
+        Ok(())
+    }
+
+    /// The scans along the axis that the loop must carry.
+    fn scans(&self, x: KAxis, folds: &[KValue], sinks: &[KValue]) -> Gives<Vec<KValue>> {
+        let along = |v: &KValue| matches!(self.k.value(*v).op, KOp::Scan { axis, .. } if axis == x);
+        let scans: Vec<KValue> = self.slice(&[folds, sinks].concat()).into_iter().filter(along).collect();
+        let reverse = |v: &KValue| matches!(self.k.value(*v).op, KOp::Scan { reverse: true, .. });
+        if scans.iter().any(reverse) && !scans.iter().all(reverse) {
+            let name = &self.k.axis(x).name;
+            return Err(Fail::Limit(format!("one loop along `{name}` would have to run in both directions")));
+        }
+        Ok(scans)
+    }
+
+    fn initial_states(&mut self, x: KAxis, scans: &[KValue]) -> Gives<Keyed<E::V>> {
+        let mut states = vec![];
+        for s in scans {
+            let value = self.k.value(*s);
+            for i in self.insts(value.axes.without(x)) {
+                let mut h = self.eval(value.args[2], &i)?;
+                if self.varies(value.axes.without(x)) {
+                    h = self.e.vary(h);
+                }
+                states.push(((*s, i), h));
+            }
+        }
+        Ok(states)
+    }
+
+    /// The parts of a loop that have iterations, in order.
+    fn parts(&mut self, x: KAxis, sinks: &[KValue], scans: bool) -> Gives<Vec<Part<E::C>>> {
+        let range = self.k.axis(x);
+        let bounded = range.lo.is_some() || range.hi.is_some();
+        let tile = self.tiles[x.0 as usize].filter(|_| !sinks.is_empty());
+        let whole = Tile { lo: self.e.coord(0), size: self.e.coord(range.len as i64), multiple: range.len as i64 };
+        let Tile { lo, size, multiple } = tile.unwrap_or(whole);
+        // Stores cover all of the axis, and bounds that differ between instances cannot bound one loop.
+        let clip = bounded && sinks.is_empty() && self.k.bounds(x).all(|b| self.is_single(b));
+        let clip_to = if clip { Some(self.clip(x)?) } else { None };
+        let mut parts = vec![];
+        let mut at = self.e.coord(0);
+        for shape in self.shapes(x, scans) {
+            let step = self.step(shape);
+            let end = if multiple % step == 0 { size } else { self.whole_steps(at, size, step) };
+            match clip_to {
+                Some(to) => self.clipped(&mut parts, (at, end), to, shape, range.lo.is_some()),
+                None => {
+                    let count = self.count(at, end, step);
+                    let (lo, hi) = (self.e.coord_add(lo, at), self.e.coord_add(lo, end));
+                    parts.push(Part { lo, hi, shape, masked: bounded, count });
+                }
+            }
+            at = end;
+            if multiple % step == 0 {
+                break;
+            }
+        }
+        parts.retain(|p| p.count != Some(0));
+        Ok(parts)
+    }
+
+    /// How a loop along the axis may step, large steps first.
+    fn shapes(&self, x: KAxis, scans: bool) -> Vec<Shape> {
+        let lanes = self.s.lane == Some(x) && !scans;
+        match self.s.vectors as usize {
+            _ if !lanes => vec![Shape::Single],
+            1 => vec![Shape::Vectors(1), Shape::Single],
+            n => vec![Shape::Vectors(n), Shape::Vectors(1), Shape::Single],
+        }
+    }
+
+    fn step(&self, shape: Shape) -> i64 {
+        match shape {
+            Shape::Vectors(n) => (n * self.e.lanes()) as i64,
+            Shape::Single => 1,
+        }
+    }
+
+    /// The number of steps, if both ends are known.
+    fn count(&self, lo: E::C, hi: E::C, step: i64) -> Option<i64> {
+        let (lo, hi) = (self.e.known(lo)?, self.e.known(hi)?);
+        Some((hi - lo).max(0).div_euclid(step))
+    }
+
+    /// lo + the greatest multiple of the step that fits below hi.
+    fn whole_steps(&mut self, lo: E::C, hi: E::C, step: i64) -> E::C {
+        if step == 1 {
+            return hi;
+        }
+        let minus = self.e.coord_mul(lo, -1);
+        let size = self.e.coord_add(hi, minus);
+        let (count, _) = self.e.coord_divmod(size, step);
+        let size = self.e.coord_mul(count, step);
+        self.e.coord_add(lo, size)
+    }
+
+    /// The part lo..end of the axis cut to from..to. Steps stay where they are, so the first and last may be partial.
+    fn clipped(
+        &mut self,
+        parts: &mut Vec<Part<E::C>>,
+        (lo, end): (E::C, E::C),
+        (from, to): (E::C, E::C),
+        shape: Shape,
+        has_lo: bool,
+    ) {
+        let step = self.step(shape);
+        let mut push = |g: &mut Self, lo: E::C, hi: E::C, masked: bool| {
+            let count = g.count(lo, hi, step);
+            parts.push(Part { lo, hi, shape, masked, count });
+        };
+        let (from, to) = (self.e.coord_max(lo, from), self.e.coord_min(end, to));
+        if step == 1 {
+            return push(self, from, to, false);
+        }
+        let to = self.e.coord_max(lo, to);
+        let last = self.e.coord(step - 1);
+        let above = self.e.coord_add(to, last);
+        let stop = self.whole_steps(lo, above, step);
+        if has_lo {
+            let from = self.e.coord_min(end, from);
+            let start = self.whole_steps(lo, from, step);
+            push(self, start, stop, true);
+        } else {
+            let full = self.whole_steps(lo, to, step);
+            push(self, lo, full, false);
+            push(self, full, stop, true);
+        }
+    }
+
+    /// A value that is one number here: the same for all lanes and instances.
+    fn is_single(&self, v: KValue) -> bool {
+        let axes = self.k.value(v).axes;
+        self.fixed().contains(axes) && !self.varies(axes) && self.insts(axes).len() == 1
+    }
+
+    /// The range of an axis, cut to 0..len.
+    fn clip(&mut self, x: KAxis) -> Gives<(E::C, E::C)> {
+        let range = self.k.axis(x);
+        let (zero, len) = (self.e.coord(0), self.e.coord(range.len as i64));
+        let mut bound = |b: Option<KValue>, or: E::C| -> Gives<E::C> {
+            let Some(b) = b else { return Ok(or) };
+            let inst = self.insts(self.k.value(b).axes)[0];
+            let x = self.eval(b, &inst)?;
+            let c = self.e.widen(x);
+            let c = self.e.coord_max(c, zero);
+            Ok(self.e.coord_min(c, len))
+        };
+        Ok((bound(range.lo, zero)?, bound(range.hi, len)?))
+    }
+
+    /// Partial results brought into the shape that the next part works in, or fresh ones.
+    fn partial(&mut self, x: KAxis, folds: &[KValue], from: Option<Partial<E::V>>, to: Shape) -> Gives<Partial<E::V>> {
+        let mut accs = BTreeMap::new();
+        for f in folds.iter().filter(|f| !matches!(self.k.value(**f).op, KOp::Last(_))) {
+            for i in self.insts(self.k.value(*f).axes) {
+                match &from {
+                    None => self.fresh(x, (*f, i), to, &mut accs)?,
+                    Some(p) if p.shape == to => accs.extend(self.of(x, p, (*f, i))),
+                    Some(p) => {
+                        let acc = self.narrow(x, p, (*f, i), to)?;
+                        accs.insert((*f, i), acc);
+                    }
+                }
+            }
+        }
+        Ok(Partial { shape: to, accs })
+    }
+
+    /// The partial results of one fold at one instance: several along the lane axis while it is looped over in tiles.
+    fn of(&self, x: KAxis, p: &Partial<E::V>, key: Key) -> Keyed<Acc<E::V>> {
+        let keys = self.tile_keys(x, p.shape, key);
+        keys.into_iter().filter_map(|k| p.accs.get(&k).map(|acc| (k, *acc))).collect()
+    }
+
+    fn tile_keys(&self, x: KAxis, shape: Shape, (f, i): Key) -> Vec<Key> {
+        match (shape, self.s.slot(x)) {
+            (Shape::Vectors(n), Some(slot)) => (0..n as u8).map(|q| (f, with(i, slot, q))).collect(),
+            _ => vec![(f, i)],
+        }
+    }
+
+    fn fresh(&mut self, x: KAxis, key: Key, shape: Shape, accs: &mut BTreeMap<Key, Acc<E::V>>) -> Gives<()> {
+        let (f, i) = key;
+        let lanes = shape != Shape::Single;
+        let first = self.first_index(x, &i)?;
+        // Along the lanes the accumulator of a dot is added at the end.
+        let mut acc = match lanes && !matches!(self.k.value(f).op, KOp::ArgMax(_)) {
+            true => self.fold_start(f),
+            false => self.fold_seed(f, &i, first)?,
+        };
+        if lanes || self.varies(self.k.value(f).axes) {
+            acc = Acc { x: self.e.vary(acc.x), at: acc.at.map(|at| self.e.vary(at)) };
+        }
+        accs.extend(self.tile_keys(x, shape, key).into_iter().map(|k| (k, acc)));
+        Ok(())
+    }
+
+    /// The index that an argmax over nothing gives.
+    fn first_index(&mut self, x: KAxis, inst: &Inst) -> Gives<E::V> {
+        let zero = self.e.i32(0);
+        let Some(lo) = self.k.axis(x).lo else { return Ok(zero) };
+        let len = self.e.i32(self.k.axis(x).len as i32);
+        let lo = self.eval(lo, inst)?;
+        let lo = self.e.binary(crate::emit::Bin::Max, lolm_ir::DType::I32, lo, zero);
+        Ok(self.e.binary(crate::emit::Bin::Min, lolm_ir::DType::I32, lo, len))
+    }
+
+    /// Joins the vectors of a tile pairwise, and then, for single elements, the lanes.
+    fn narrow(&mut self, x: KAxis, p: &Partial<E::V>, key: Key, to: Shape) -> Gives<Acc<E::V>> {
+        let mut accs: Vec<Acc<E::V>> = self.of(x, p, key).into_iter().map(|a| a.1).collect();
+        while accs.len() > 1 {
+            let joined = accs.chunks(2).map(|c| if c.len() == 2 { self.fold_join(key.0, c[0], c[1]) } else { c[0] });
+            accs = joined.collect();
+        }
+        let mut acc = *accs.first().ok_or_else(|| Fail::Bug(format!("the fold %{} has no partial", key.0.0)))?;
+        if to == Shape::Single && p.shape != Shape::Single {
+            acc = self.join_lanes(key.0, acc);
+            if let (KOp::Dot(_), Some(c)) = (&self.k.value(key.0).op, self.k.value(key.0).args.get(2)) {
+                let c = self.eval(*c, &key.1)?;
+                acc = self.fold_join(key.0, Acc { x: c, at: None }, acc);
+            }
+        }
+        Ok(acc)
+    }
+
+    /// (0 + 2) + (1 + 3) for four lanes: halves are joined until one is left.
+    fn join_lanes(&mut self, f: KValue, acc: Acc<E::V>) -> Acc<E::V> {
+        let mut lanes: Vec<Acc<E::V>> = (0..self.e.lanes())
+            .map(|l| Acc { x: self.e.extract(acc.x, l), at: acc.at.map(|at| self.e.extract(at, l)) })
+            .collect();
+        while lanes.len() > 1 {
+            let half = lanes.len() / 2;
+            lanes = (0..half).map(|l| self.fold_join(f, lanes[l], lanes[l + half])).collect();
+        }
+        lanes[0]
+    }
+
+    /// Emits one part and gives what is carried out of it.
+    fn run(
+        &mut self,
+        x: KAxis,
+        part: &Part<E::C>,
+        down: bool,
+        into: Carried<E::V>,
+        sinks: &[KValue],
+    ) -> Gives<Carried<E::V>> {
+        let carry = into.values();
+        let once = part.count == Some(1);
+        let (coord, inside) = match once {
+            true => (part.lo, carry),
+            false => self.e.begin(part.lo, part.hi, self.step(part.shape), down, part.count.is_some(), &carry),
+        };
+        self.fix(x, part, coord);
+        let inside = into.with(inside)?;
+        for ((s, i), h) in &inside.states {
+            self.set_state(*s, i, *h);
+        }
+        let next = self.body(x, inside, sinks)?;
+        self.scopes.pop();
+        self.at[x.0 as usize] = None;
+        let out = if once { next.values() } else { self.e.end(&next.values()) };
+        next.with(out)
+    }
+
+    /// Gives the axis its coordinates inside the loop.
+    fn fix(&mut self, x: KAxis, part: &Part<E::C>, coord: E::C) {
+        self.open_scope(KAxes::EMPTY.with(x));
+        let offsets = match part.shape {
+            Shape::Vectors(n) => (0..n).map(|q| (q * self.e.lanes()) as i64).collect(),
+            Shape::Single => vec![0],
+        };
+        let vector = part.shape != Shape::Single;
+        let depth = self.depth() - 1;
+        self.at[x.0 as usize] = Some(At { coord, offsets, vector, masked: part.masked, depth });
+    }
+
+    /// One iteration: deeper loops first, then folds, stores and scans of this level.
+    fn body(&mut self, x: KAxis, mut c: Carried<E::V>, sinks: &[KValue]) -> Gives<Carried<E::V>> {
+        let mut values: Vec<KValue> = c.states.iter().map(|s| s.0.0).collect();
+        for (f, _) in c.partial.accs.keys() {
+            values.extend(self.k.value(*f).args.iter().take(2));
+        }
+        self.prepare(&values, sinks)?;
+        let slot = self.s.lane.and_then(|a| self.s.slot(a));
+        for q in 0..self.lane_insts() {
+            for (key, acc) in c.partial.accs.iter_mut().filter(|(k, _)| slot.map_or(0, |s| k.1[s]) == q) {
+                *acc = self.fold_step(key.0, x, *acc, &key.1)?;
+                let args = self.k.value(key.0).args.iter().take(2);
+                if self.varies(args.fold(KAxes::EMPTY, |s, a| s.union(self.k.value(*a).axes))) {
+                    *acc = Acc { x: self.e.vary(acc.x), at: acc.at.map(|at| self.e.vary(at)) };
+                }
+            }
+            self.leaf_of(sinks, q)?;
+        }
+        for ((s, i), h) in &mut c.states {
+            *h = self.eval(*s, i)?;
+            if self.varies(self.k.value(*s).axes) {
+                *h = self.e.vary(*h);
+            }
+        }
+        Ok(c)
+    }
+}
+
+impl<V: Copy> Carried<V> {
+    /// All values, in a fixed order.
+    fn values(&self) -> Vec<V> {
+        let accs = self.partial.accs.values().flat_map(|a| [Some(a.x), a.at]).flatten();
+        self.states.iter().map(|s| s.1).chain(accs).collect()
+    }
+
+    /// The same with other values.
+    fn with(&self, values: Vec<V>) -> Gives<Self> {
+        let mut values = values.into_iter();
+        let mut next = || values.next().ok_or_else(|| Fail::Bug("a loop lost a carried value".into()));
+        let mut states = vec![];
+        for (key, _) in &self.states {
+            states.push((*key, next()?));
+        }
+        let mut accs = BTreeMap::new();
+        for (key, acc) in &self.partial.accs {
+            let x = next()?;
+            let at = acc.at.map(|_| next()).transpose()?;
+            accs.insert(*key, Acc { x, at });
+        }
+        Ok(Carried { states, partial: Partial { shape: self.partial.shape, accs } })
+    }
+}

@@ -1,0 +1,285 @@
+//! Which axes are units of work, which are loops, which lie in registers, and along which the lanes run.
+//!
+//! The schedule is chosen from the kernel's accesses and sizes; it decides no result, except that a fold along the lane
+//! axis has another order of summation than one along a loop (see `nest`). So that the lane axis does not depend on the
+//! batch or on the length of a sequence, only strides are counted for it, and each access once.
+use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel, Value};
+use lolm_ir::op::Unary;
+use std::fmt;
+
+/// How a kernel's axes map to the machine. Axes that are in none of the lists are loops where they are needed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Schedule {
+    /// The partition: the unit index runs row-major over these axes, each cut in tiles of so many coordinates.
+    pub units: Vec<(KAxis, u32)>,
+    /// All axes, those whose loops shall stand outside first.
+    pub order: Vec<KAxis>,
+    /// Axes all of whose indices are in registers at once.
+    pub unroll: Vec<KAxis>,
+    pub lane: Option<KAxis>,
+    /// Vectors in flight along the lane axis.
+    pub vectors: u32,
+}
+
+/// Work below which a unit is not worth its own, and above which there should be more units, in nanoseconds.
+const UNIT_NS: f64 = 4_000.0;
+const ENOUGH_UNITS: f64 = 64.0;
+/// The longest axis that is unrolled for its own sake, the longest that holds the states of a scan, and how many
+/// registers' worth of either.
+const SHORT: u32 = 4;
+const LONGEST_STATE: u32 = 64;
+const SHORT_PRODUCT: u32 = 8;
+const STATE_PRODUCT: u32 = 128;
+
+impl Schedule {
+    /// The place of an axis among those with several coordinates in flight; the lane axis comes first.
+    pub fn slot(&self, a: KAxis) -> Option<usize> {
+        self.slots().find(|s| s.1 == a).map(|s| s.0)
+    }
+    pub fn slots(&self) -> impl Iterator<Item = (usize, KAxis)> + use<'_> {
+        self.lane.iter().chain(&self.unroll).copied().enumerate()
+    }
+    /// Units along each unit axis.
+    pub fn unit_dims(&self, k: &Kernel) -> Vec<u32> {
+        self.units.iter().map(|(a, tile)| k.axis(*a).len.div_ceil(*tile)).collect()
+    }
+    /// The schedule as text, with the names of the kernel's axes.
+    pub fn display<'a>(&'a self, k: &'a Kernel) -> impl fmt::Display + 'a {
+        Named(self, k)
+    }
+}
+
+struct Named<'a>(&'a Schedule, &'a Kernel);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Named(s, k) = self;
+        let name = |a: &KAxis| k.axis(*a).name.as_str();
+        write!(f, "schedule {{")?;
+        s.units.iter().try_for_each(|(a, tile)| write!(f, " unit {} {tile};", name(a)))?;
+        let inner = |a: &&KAxis| !s.unroll.contains(a) && s.lane != Some(**a) && !s.units.contains(&(**a, 1));
+        s.order.iter().filter(inner).try_for_each(|a| write!(f, " loop {};", name(a)))?;
+        s.unroll.iter().try_for_each(|a| write!(f, " unroll {};", name(a)))?;
+        if let Some(a) = &s.lane {
+            write!(f, " lane {} x{};", name(a), s.vectors)?;
+        }
+        write!(f, " }}")
+    }
+}
+
+/// Chooses a schedule. Units that the kernel gives are kept.
+pub fn schedule(k: &Kernel) -> Schedule {
+    let c = Chooser { k };
+    let lane = c.lane();
+    let unroll = c.unroll(lane);
+    let order = c.order(lane);
+    let units = if k.units.is_empty() { c.units(lane, &unroll, &order) } else { k.units.clone() };
+    let vectors = c.vectors(lane, &unroll);
+    Schedule { units, order, unroll, lane, vectors }
+}
+
+struct Chooser<'a> {
+    k: &'a Kernel,
+}
+
+impl Chooser<'_> {
+    fn axes(&self) -> impl Iterator<Item = KAxis> + use<> {
+        (0..self.k.axes.len() as u8).map(KAxis)
+    }
+    fn len(&self, a: KAxis) -> u32 {
+        self.k.axis(a).len
+    }
+    fn is_scanned(&self, a: KAxis) -> bool {
+        self.k.values.iter().any(|v| matches!(v.op, KOp::Scan { axis, .. } if axis == a))
+    }
+    /// Axes that an accumulation sums over, which must be gone through in order.
+    fn is_summed(&self, a: KAxis) -> bool {
+        let lacks = |v: &Value| {
+            matches!(v.op, KOp::Accumulate(..)) && v.axes.has(a) && v.access().is_some_and(|(_, w)| w.stride(a) == 0)
+        };
+        self.k.values.iter().any(lacks)
+    }
+    /// A unit fixes these axes at a single coordinate.
+    fn is_single_unit(&self, a: KAxis) -> bool {
+        self.k.units.contains(&(a, 1))
+    }
+
+    /// Everything that a value is computed from.
+    fn sources(&self, v: KValue) -> Vec<bool> {
+        let mut seen = vec![false; self.k.values.len()];
+        let mut open = vec![v];
+        while let Some(v) = open.pop() {
+            if !std::mem::replace(&mut seen[v.0 as usize], true) {
+                open.extend(self.k.uses(v));
+            }
+        }
+        seen
+    }
+    /// True if some value that depends on a scan is folded along the axis, so inside the loop of the scan.
+    fn is_folded_in_scan(&self, a: KAxis) -> bool {
+        self.k.ids().any(|v| {
+            let value = self.k.value(v);
+            let fold = matches!(value.op, KOp::Reduce(..) | KOp::Dot(_) | KOp::ArgMax(_));
+            fold && value.op.folds() == Some(a) && {
+                let from = self.sources(v);
+                let scan = |u: KValue| matches!(self.k.value(u).op, KOp::Scan { .. }) && self.k.value(u).axes.has(a);
+                self.k.ids().any(|u| from[u.0 as usize] && scan(u))
+            }
+        })
+    }
+
+    /// The axis along which most accesses are contiguous and fewest jump.
+    fn lane(&self) -> Option<KAxis> {
+        let may = |a: &KAxis| {
+            self.len(*a) >= 4 && !self.is_scanned(*a) && !self.is_single_unit(*a) && !self.is_folded_in_scan(*a)
+        };
+        let score = |a: &KAxis| -> (i64, KAxis) {
+            let all = self.k.values.iter().map(|v| self.lane_score(v, *a)).sum::<i64>();
+            let bound = |b: KValue| self.k.value(b).axes.has(*a);
+            let bounds = self.axes().flat_map(|x| self.k.bounds(x)).filter(|b| bound(*b)).count() as i64;
+            (all - 100 * bounds - 4 * self.is_summed(*a) as i64, *a)
+        };
+        self.axes()
+            .filter(may)
+            .max_by_key(score)
+            .filter(|a| score(a).0 > 0 || self.k.values.iter().all(|v| !jumps(v, *a)))
+    }
+
+    /// An access counts for what it moves: the more axes it varies over the more.
+    fn lane_score(&self, v: &Value, a: KAxis) -> i64 {
+        let Some((_, view)) = v.access().filter(|_| v.axes.has(a)) else { return 0 };
+        let weight = 1 + view.terms.iter().filter(|t| self.len(t.0) > 1).count() as i64;
+        let offsets = view.dynamic.iter().any(|(d, _)| self.k.value(*d).axes.has(a));
+        let guarded = view.guard.is_some_and(|g| self.k.value(g).axes.has(a));
+        match view.stride(a) {
+            _ if offsets => -weight,
+            1 if guarded => 1,
+            1 => 2 * weight,
+            0 => -(v.is_sink() as i64) * weight,
+            _ => -weight,
+        }
+    }
+
+    /// Short axes, and those along which a scan has states.
+    fn unroll(&self, lane: Option<KAxis>) -> Vec<KAxis> {
+        let may = |a: &KAxis| {
+            let range = self.k.axis(*a);
+            Some(*a) != lane
+                && !self.is_scanned(*a)
+                && !self.is_summed(*a)
+                && self.k.units.iter().all(|u| u.0 != *a)
+                && range.lo.is_none()
+                && range.hi.is_none()
+        };
+        let state = |a: &KAxis| self.is_folded_in_scan(*a);
+        let mut out = vec![];
+        let mut product = 1;
+        for a in self.axes().filter(may).filter(state) {
+            if self.len(a) <= LONGEST_STATE && product * self.len(a) <= STATE_PRODUCT && out.len() < 6 {
+                product *= self.len(a);
+                out.push(a);
+            }
+        }
+        let mut product = 1;
+        for a in self.axes().filter(may) {
+            let fits = self.len(a) <= SHORT && product * self.len(a) <= SHORT_PRODUCT;
+            if fits && !out.contains(&a) && out.len() < 6 {
+                product *= self.len(a);
+                out.push(a);
+            }
+        }
+        out.sort();
+        out
+    }
+
+    /// Loops with large steps in memory stand outside; the lane axis innermost.
+    fn order(&self, lane: Option<KAxis>) -> Vec<KAxis> {
+        let step = |a: KAxis| {
+            let strides = self.k.values.iter().filter_map(|v| v.access()).map(|(_, w)| w.stride(a).abs());
+            strides.max().unwrap_or(0)
+        };
+        let mut order: Vec<KAxis> = self.axes().collect();
+        order.sort_by_key(|a| (Some(*a) == lane, std::cmp::Reverse(step(*a)), *a));
+        order
+    }
+
+    fn elements(&self, axes: KAxes) -> f64 {
+        axes.iter().map(|a| self.len(a) as f64).product()
+    }
+
+    /// A rough time of the whole kernel on one core, in nanoseconds.
+    fn work(&self) -> f64 {
+        let of = |v: &Value| {
+            let axes = v.op.folds().map_or(v.axes, |a| v.axes.with(a));
+            self.elements(axes) * nanoseconds(&v.op)
+        };
+        self.k.values.iter().map(of).sum()
+    }
+
+    /// Outer axes are cut first, until units are small or nothing is left to cut.
+    fn units(&self, lane: Option<KAxis>, unroll: &[KAxis], order: &[KAxis]) -> Vec<(KAxis, u32)> {
+        let in_all = |a: &KAxis| {
+            self.k.values.iter().filter(|v| v.is_sink()).all(|v| match &v.op {
+                KOp::Accumulate(_, view) => view.stride(*a) != 0,
+                _ => v.axes.has(*a),
+            })
+        };
+        let may = |a: &&KAxis| in_all(a) && !self.is_scanned(**a) && !unroll.contains(a) && self.len(**a) > 1;
+        let total = self.work();
+        let target = (total / ENOUGH_UNITS).clamp(UNIT_NS, 16.0 * UNIT_NS);
+        let mut left = total;
+        let mut units = vec![];
+        for a in order.iter().filter(may) {
+            if left <= 1.5 * target {
+                break;
+            }
+            let len = self.len(*a);
+            let tile = if left / len as f64 >= target { 1 } else { (target * len as f64 / left).ceil() as u32 };
+            let tile = if Some(*a) == lane { self.lane_tile(len, tile) } else { tile.min(len) };
+            if tile < len {
+                units.push((*a, tile));
+                left *= tile as f64 / len as f64;
+            }
+        }
+        units.sort_by_key(|u| u.0);
+        units
+    }
+
+    /// Whole cache lines; a power of two, so that most lengths are a multiple.
+    fn lane_tile(&self, len: u32, tile: u32) -> u32 {
+        let tile = tile.max(64).next_power_of_two();
+        if len <= tile { len } else { tile }
+    }
+
+    /// Folds need several independent sums; much state or a long body leaves no registers for that.
+    fn vectors(&self, lane: Option<KAxis>, unroll: &[KAxis]) -> u32 {
+        let product: u32 = unroll.iter().map(|a| self.len(*a)).product();
+        let values = self.k.values.len() as u32;
+        match lane {
+            None => 1,
+            Some(_) if product >= 4 || values > 128 => 1,
+            Some(_) if product >= 2 || values > 64 => 2,
+            Some(_) => 4,
+        }
+    }
+}
+
+/// True if neighbours along the axis are not neighbours in memory.
+fn jumps(v: &Value, a: KAxis) -> bool {
+    v.access().is_some_and(|(_, view)| view.stride(a).abs() > 1)
+}
+
+fn nanoseconds(op: &KOp) -> f64 {
+    match op {
+        KOp::Const(_) | KOp::Index(_) | KOp::Prev(_) | KOp::Last(_) => 0.0,
+        KOp::Random { .. } => 10.0,
+        KOp::Unary(Unary::Neg | Unary::Abs | Unary::Not) => 0.1,
+        KOp::Unary(Unary::Sqrt | Unary::Rsqrt) => 0.8,
+        KOp::Unary(Unary::Exp) => 1.0,
+        KOp::Unary(_) => 2.0,
+        KOp::Load(..) | KOp::Store(..) => 0.3,
+        KOp::Accumulate(..) => 0.6,
+        KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_) => 0.1,
+        KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) | KOp::Scan { .. } => 0.15,
+    }
+}
