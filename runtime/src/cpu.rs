@@ -6,3 +6,5 @@ pub mod gemm;
 pub mod machine;
 pub mod memory;
 pub mod pool;
+#[cfg(test)]
+mod watch;

@@ -2,7 +2,10 @@
 //!
 //! Knows nothing of specs, passes or code generation: an artifact holds all that it needs. All unsafe code is in [`cpu`].
 pub mod artifact;
+pub mod bench;
 pub mod cpu;
+pub mod eval;
+pub mod generate;
 pub mod model;
 pub mod store;
 pub mod tensor;

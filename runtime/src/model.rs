@@ -140,6 +140,10 @@ impl Model {
     pub fn input_mut<T: Element>(&mut self, i: Input) -> &mut [T] {
         self.machine.input_mut(i.program, i.slot)
     }
+    /// Elements of an input.
+    pub fn input_len(&self, i: Input) -> usize {
+        self.machine.inputs(i.program).slots()[i.slot].len
+    }
     /// What an output holds after a run.
     pub fn output_slice<T: Element>(&self, o: Output) -> &[T] {
         self.machine.outputs(o.program).view(o.slot)

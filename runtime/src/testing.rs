@@ -162,3 +162,98 @@ pub fn toy() -> Artifact {
         vec![KernelRecord { name: "toy".into(), offset: 0, len: 122, units: 8, unit_dims: vec![1, 8], operands: 7 }];
     Artifact::from_bytes(bytes(&m, &TOY)).unwrap()
 }
+
+/// Steps of a toy model: for each token `s = 3·s + token + position`, gate = s % 8 twice, regime = s % 4; the logits of 8
+/// tokens are 0 but for s % 8. Operands: tokens, pos, s, logits, gate, regime.
+pub const STEPS: [u8; 109] = [
+    0x48, 0x8b, 0x07, 0x48, 0x8b, 0x4f, 0x08, 0x8b, 0x09, 0x4c, 0x8b, 0x47, 0x10, 0x45, 0x8b, 0x08, 0x4c, 0x8b, 0x57,
+    0x20, 0x4c, 0x8b, 0x5f, 0x28, 0x48, 0x39, 0xd6, 0x7d, 0x32, 0x47, 0x8d, 0x0c, 0x49, 0x44, 0x03, 0x0c, 0xb0, 0x41,
+    0x01, 0xc9, 0xff, 0xc1, 0x52, 0x44, 0x89, 0xca, 0x83, 0xe2, 0x07, 0xf3, 0x0f, 0x2a, 0xc2, 0xf3, 0x41, 0x0f, 0x11,
+    0x04, 0xf2, 0xf3, 0x41, 0x0f, 0x11, 0x44, 0xf2, 0x04, 0x83, 0xe2, 0x03, 0x41, 0x89, 0x14, 0xb3, 0x5a, 0x48, 0xff,
+    0xc6, 0xeb, 0xc9, 0x45, 0x89, 0x08, 0x48, 0x8b, 0x47, 0x18, 0x0f, 0x57, 0xc0, 0x0f, 0x11, 0x00, 0x0f, 0x11, 0x40,
+    0x10, 0x41, 0x83, 0xe1, 0x07, 0x42, 0xc7, 0x04, 0x88, 0x00, 0x00, 0x80, 0x3f, 0xc3,
+];
+
+/// An artifact whose programs `prefill_4`, `prefill_2` and `decode` take such steps.
+pub fn steps() -> Artifact {
+    let program = |name: &str, kernel: u32, t: usize| {
+        let (input, output) = (|n: &str| Place::Input(n.into()), |n: &str| Place::Output(n.into()));
+        let operands = (0..6).map(|b| Access::whole(BufferId(b))).collect();
+        let stage = KernelStage { kernel, operands, span: Span::Rows { len: t as u32, lo: 0, hi: t as u32 } };
+        Plan {
+            program: name.into(),
+            inputs: vec![
+                port("tokens", DType::I32, &[1, t]),
+                port("pos", DType::I32, &[1]),
+                port("gate.force", DType::F32, &[]),
+            ],
+            outputs: vec![
+                port("logits", DType::F32, &[1, 8]),
+                port("gate", DType::F32, &[1, t, 2]),
+                port("regime", DType::I32, &[1, t]),
+            ],
+            buffers: vec![
+                buffer(input("tokens"), DType::I32, t),
+                buffer(input("pos"), DType::I32, 1),
+                buffer(Place::State("s".into()), DType::I32, 1),
+                buffer(output("logits"), DType::F32, 8),
+                buffer(output("gate"), DType::F32, 2 * t),
+                buffer(output("regime"), DType::I32, t),
+            ],
+            steps: vec![launch("step", vec![1], vec![Stage::Kernel(stage)])],
+            arena: 0,
+            scratch: 0,
+        }
+    };
+    let mut m = manifest(vec![program("prefill_2", 0, 2), program("decode", 1, 1), program("prefill_4", 2, 4)]);
+    m.states = vec![StateRecord { name: "s".into(), dtype: DType::I32, shape: vec![1], init: None }];
+    let kernel = |t: u32| KernelRecord {
+        name: "step".into(),
+        offset: 0,
+        len: 109,
+        units: t as u64,
+        unit_dims: vec![1, t],
+        operands: 6,
+    };
+    m.kernels = [2, 1, 4].map(kernel).to_vec();
+    Artifact::from_bytes(bytes(&m, &STEPS)).unwrap()
+}
+
+/// `loss = token where target >= 0, else 0`, for all units; then gate = the first token and usage\[first token % 4\] = 8.
+/// Operands: tokens, targets, loss, gate.mean, regime.usage.
+pub const LOSSES: [u8; 79] = [
+    0x48, 0x8b, 0x07, 0x48, 0x8b, 0x4f, 0x08, 0x4c, 0x8b, 0x47, 0x10, 0x48, 0x39, 0xd6, 0x7d, 0x19, 0x0f, 0x57, 0xc0,
+    0x83, 0x3c, 0xb1, 0x00, 0x7c, 0x05, 0xf3, 0x0f, 0x2a, 0x04, 0xb0, 0xf3, 0x41, 0x0f, 0x11, 0x04, 0xb0, 0x48, 0xff,
+    0xc6, 0xeb, 0xe2, 0x4c, 0x8b, 0x47, 0x18, 0xf3, 0x0f, 0x2a, 0x00, 0xf3, 0x41, 0x0f, 0x11, 0x00, 0x4c, 0x8b, 0x47,
+    0x20, 0x0f, 0x57, 0xc0, 0x41, 0x0f, 0x11, 0x00, 0x8b, 0x00, 0x83, 0xe0, 0x03, 0x41, 0xc7, 0x04, 0x80, 0x00, 0x00,
+    0x00, 0x41, 0xc3,
+];
+
+/// An artifact whose program `eval_2x4` is the above.
+pub fn losses() -> Artifact {
+    let (input, output) = (|n: &str| Place::Input(n.into()), |n: &str| Place::Output(n.into()));
+    let operands = (0..5).map(|b| Access::whole(BufferId(b))).collect();
+    let stage = KernelStage { kernel: 0, operands, span: Span::Rows { len: 8, lo: 0, hi: 8 } };
+    let mut m = manifest(vec![Plan {
+        program: "eval_2x4".into(),
+        inputs: vec![port("tokens", DType::I32, &[2, 4]), port("targets", DType::I32, &[2, 4])],
+        outputs: vec![
+            port("loss", DType::F32, &[2, 4]),
+            port("gate.mean", DType::F32, &[1]),
+            port("regime.usage", DType::F32, &[4]),
+        ],
+        buffers: vec![
+            buffer(input("tokens"), DType::I32, 8),
+            buffer(input("targets"), DType::I32, 8),
+            buffer(output("loss"), DType::F32, 8),
+            buffer(output("gate.mean"), DType::F32, 1),
+            buffer(output("regime.usage"), DType::F32, 4),
+        ],
+        steps: vec![launch("losses", vec![1], vec![Stage::Kernel(stage)])],
+        arena: 0,
+        scratch: 0,
+    }]);
+    let (offset, len) = (0, 79);
+    m.kernels = vec![KernelRecord { name: "losses".into(), offset, len, units: 8, unit_dims: vec![1, 8], operands: 5 }];
+    Artifact::from_bytes(bytes(&m, &LOSSES)).unwrap()
+}

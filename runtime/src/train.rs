@@ -232,4 +232,4 @@ impl Ports {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

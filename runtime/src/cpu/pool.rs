@@ -113,6 +113,8 @@ impl Drop for Pool {
 }
 
 fn work(shared: &Shared, index: usize, count: usize) {
+    #[cfg(test)]
+    super::watch::join_team();
     let _mode = FlushDenormals::new();
     let _abort = AbortOnPanic;
     let me = Member { index, count, barrier: &shared.barrier };

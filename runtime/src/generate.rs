@@ -1,0 +1,236 @@
+//! Generation: a prompt goes in by the chunks that the artifact was compiled for, then tokens come one by one.
+//!
+//! The model's states carry everything from token to token. A chunk of T tokens may only start at a position that T
+//! divides, so that it ends at every border of the memory's chunks.
+use crate::model::{Input, Model, ModelError, Output, ProgramId};
+use lolm_ir::DType;
+
+mod sampler;
+pub use sampler::{Sampler, Sampling, SamplingError, argmax};
+
+/// Why nothing can be generated, or no more.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    #[error("the prompt is empty: generation needs at least one token")]
+    EmptyPrompt,
+    #[error("token {index} of the prompt is {token}, but the vocabulary has {vocab} entries")]
+    Token { index: usize, token: u32, vocab: usize },
+    #[error("the context is full: {position} of max_seq_len = {limit} tokens are in it, and {more} more were to come")]
+    ContextFull { position: usize, limit: usize, more: usize },
+    #[error("program `{program}` takes tokens of the shape {found:?}, expected [slots, {expected}]")]
+    Shape { program: String, found: Vec<usize>, expected: usize },
+}
+
+/// What the model's gate and regime were at one token.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Trace {
+    /// The mean of the gate over its features.
+    pub gate: Option<f32>,
+    /// The code of the regime.
+    pub regime: Option<i32>,
+}
+
+/// Tokens that were generated, each with its trace.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Generated {
+    pub tokens: Vec<u32>,
+    pub traces: Vec<Trace>,
+}
+
+/// A model with one sequence in its states (slot 0 of the artifact's slots).
+pub struct Generator<'a> {
+    model: &'a mut Model,
+    /// Longest first; the last one takes single tokens.
+    steps: Vec<Step>,
+    vocab: usize,
+    max_seq_len: usize,
+    position: usize,
+    trace: Trace,
+    /// Of `steps`, the one that ran last: its logits are those of the last token.
+    last: usize,
+}
+
+/// A step program that takes this many tokens.
+struct Step {
+    tokens: usize,
+    program: ProgramId,
+    ids: Input,
+    pos: Option<Input>,
+    logits: Output,
+    gate: Option<Output>,
+    regime: Option<Output>,
+}
+
+/// A setting for each input that a step program may have beside tokens and position.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Settings {
+    /// The longest sequence that the model was made for.
+    pub max_seq_len: usize,
+    /// The gate's value for all features; negative leaves it as learned.
+    pub gate_force: f32,
+    /// The temperature of the regime.
+    pub tau: f32,
+}
+
+impl<'a> Generator<'a> {
+    /// Looks the programs `prefill_<T>` and `decode` up and starts an empty sequence.
+    pub fn new(model: &'a mut Model, settings: Settings) -> Result<Generator<'a>, GenerateError> {
+        let size = |name: &str| match name {
+            "decode" => Some(1),
+            _ => name.strip_prefix("prefill_").and_then(|t| t.parse::<usize>().ok()),
+        };
+        let sizes = model.plans().iter().filter_map(|p| Some((size(&p.program)?, p.program.clone())));
+        let mut sizes: Vec<(usize, String)> = sizes.filter(|(t, name)| *t > 1 || name == "decode").collect();
+        sizes.sort_by(|a, b| b.cmp(a));
+        if !sizes.iter().any(|(t, _)| *t == 1) {
+            model.program("decode")?;
+        }
+        let steps = sizes.iter().map(|(t, name)| Step::new(model, name, *t)).collect::<Result<Vec<_>, _>>()?;
+        for s in &steps {
+            set_scalar(model, s.program, "gate.force", settings.gate_force)?;
+            set_scalar(model, s.program, "tau", settings.tau)?;
+        }
+        let last = steps.len() - 1;
+        let logits = &model.plan(steps[last].program).outputs.iter().find(|o| o.name == "logits");
+        let vocab = logits.and_then(|o| o.shape.last().copied()).unwrap_or(0);
+        let max_seq_len = settings.max_seq_len;
+        let mut g = Generator { model, steps, vocab, max_seq_len, position: 0, trace: Trace::default(), last };
+        g.restart();
+        Ok(g)
+    }
+
+    /// Forgets the sequence.
+    pub fn restart(&mut self) {
+        self.model.reset_states_if(|name| !name.starts_with("adam."));
+        self.position = 0;
+    }
+
+    /// Tokens in the context.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+    /// The logits of the last token that went in.
+    pub fn logits(&self) -> &[f32] {
+        &self.model.output_slice::<f32>(self.steps[self.last].logits)[..self.vocab]
+    }
+    /// Gate and regime of the last token that went in.
+    pub fn trace(&self) -> Trace {
+        self.trace
+    }
+
+    /// Takes tokens in, after those that are in already.
+    pub fn extend(&mut self, tokens: &[u32]) -> Result<(), GenerateError> {
+        if let Some(index) = tokens.iter().position(|t| *t as usize >= self.vocab) {
+            return Err(GenerateError::Token { index, token: tokens[index], vocab: self.vocab });
+        }
+        if tokens.len() > self.max_seq_len - self.position {
+            let (position, limit) = (self.position, self.max_seq_len);
+            return Err(GenerateError::ContextFull { position, limit, more: tokens.len() });
+        }
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            let fits = |s: &Step| self.position.is_multiple_of(s.tokens) && rest.len() >= s.tokens;
+            // The last step takes one token, so one always fits.
+            let i = self.steps.iter().position(fits).unwrap_or(self.steps.len() - 1);
+            let (now, later) = rest.split_at(self.steps[i].tokens);
+            self.take(i, now);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Runs one step program. Nothing is allocated.
+    fn take(&mut self, i: usize, tokens: &[u32]) {
+        let s = &self.steps[i];
+        let ids = self.model.input_mut::<i32>(s.ids);
+        ids.fill(0);
+        ids.iter_mut().zip(tokens).for_each(|(to, t)| *to = *t as i32);
+        if let Some(pos) = s.pos {
+            self.model.input_mut::<i32>(pos).fill(self.position as i32);
+        }
+        self.model.run(s.program);
+        self.position += tokens.len();
+        self.last = i;
+        self.trace.gate = s.gate.map(|g| {
+            let all = self.model.output_slice::<f32>(g); // [slots, tokens, d]
+            let d = all.len() / self.model.input_len(s.ids);
+            let row = &all[(tokens.len() - 1) * d..tokens.len() * d];
+            row.iter().sum::<f32>() / d as f32
+        });
+        self.trace.regime = s.regime.map(|r| self.model.output_slice::<i32>(r)[tokens.len() - 1]);
+    }
+
+    /// Takes a prompt in and generates up to `count` tokens; `stop` ends early (that token is kept). `each` sees every
+    /// token as it comes; false from it ends too.
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        count: usize,
+        sampling: Sampling,
+        stop: &[u32],
+        each: &mut dyn FnMut(u32, Trace) -> bool,
+    ) -> Result<Generated, GenerateError> {
+        if prompt.is_empty() && self.position == 0 {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        // The last token that comes out need not go in.
+        let needed = prompt.len() + count.saturating_sub(1);
+        if needed > self.max_seq_len - self.position {
+            let (position, limit) = (self.position, self.max_seq_len);
+            return Err(GenerateError::ContextFull { position, limit, more: needed });
+        }
+        let mut sampler = Sampler::new(sampling, self.vocab)?;
+        self.extend(prompt)?;
+        let mut out = Generated::default();
+        for i in 0..count {
+            let token = sampler.choose(self.logits(), i as u64);
+            out.tokens.push(token);
+            out.traces.push(self.trace);
+            if !each(token, self.trace) || stop.contains(&token) || i + 1 == count {
+                break;
+            }
+            self.extend(&[token])?;
+        }
+        Ok(out)
+    }
+}
+
+impl Step {
+    fn new(m: &Model, name: &str, tokens: usize) -> Result<Step, GenerateError> {
+        let p = m.program(name)?;
+        let output = |name: &str, dtype| m.has_output(p, name).then(|| m.output(p, name, dtype)).transpose();
+        let step = Step {
+            tokens,
+            program: p,
+            ids: m.input(p, "tokens", DType::I32)?,
+            pos: m.has_input(p, "pos").then(|| m.input(p, "pos", DType::I32)).transpose()?,
+            logits: m.output(p, "logits", DType::F32)?,
+            gate: output("gate", DType::F32)?,
+            regime: output("regime", DType::I32)?,
+        };
+        let shape = m.plan(p).inputs.iter().find(|i| i.name == "tokens").map(|i| i.shape.clone()).unwrap_or_default();
+        match shape[..] {
+            [slots, t] if slots > 0 && t == tokens => Ok(step),
+            _ => Err(GenerateError::Shape { program: name.into(), found: shape, expected: tokens }),
+        }
+    }
+}
+
+/// Sets a scalar input if the program has it.
+pub(crate) fn set_scalar(m: &mut Model, p: ProgramId, name: &str, x: f32) -> Result<(), ModelError> {
+    if m.has_input(p, name) {
+        let port = m.input(p, name, DType::F32)?;
+        m.input_mut::<f32>(port).fill(x);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
