@@ -6,6 +6,8 @@
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
 
+pub mod text;
+
 /// A buffer of a plan, by position in [`Plan::buffers`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -81,6 +83,28 @@ pub enum Kind {
     Gather,
     Scatter,
     Optimizer,
+}
+
+impl Kind {
+    #[rustfmt::skip]
+    pub const ALL: [Kind; 10] = {
+        use Kind::*;
+        [Map, Row, Reduce, Scan, Contract, Attention, CrossEntropy, Gather, Scatter, Optimizer]
+    };
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Map => "map",
+            Kind::Row => "row",
+            Kind::Reduce => "reduce",
+            Kind::Scan => "scan",
+            Kind::Contract => "contract",
+            Kind::Attention => "attention",
+            Kind::CrossEntropy => "cross_entropy",
+            Kind::Gather => "gather",
+            Kind::Scatter => "scatter",
+            Kind::Optimizer => "optimizer",
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

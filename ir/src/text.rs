@@ -21,10 +21,11 @@
 //! where they are given they must be the inferred ones. A number with a point or an exponent is an f32, one without is
 //! an integer; floats read back to the same bits (`inf`, `-inf`, `nan`, and `nan.7fc00001` for other payloads). A name
 //! that is not made of letters, digits and `_ .` is written in quotes.
-mod lex;
+pub(crate) mod cursor;
+pub(crate) mod lex;
 mod near;
 mod parse;
-mod print;
+pub(crate) mod print;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,7 @@ use super::TextError;
 use std::fmt;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A bare word.
     Word(String),
     /// A word in quotes.
@@ -34,22 +34,22 @@ impl fmt::Display for Kind {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Token {
+pub(crate) struct Token {
     pub kind: Kind,
     pub line: usize,
     pub column: usize,
 }
 
-pub(super) fn is_word_start(c: char) -> bool {
+pub(crate) fn is_word_start(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_'
 }
 /// Characters of a word after the first, and of names behind `@` and `%`.
-pub(super) fn is_name(c: char) -> bool {
+pub(crate) fn is_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '.'
 }
 
 /// A name as a quoted string that lexes back to it.
-pub(super) fn quoted(s: &str) -> String {
+pub(crate) fn quoted(s: &str) -> String {
     let escaped = s.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("\"{escaped}\"")
 }
@@ -61,7 +61,7 @@ struct Lexer<'a> {
 }
 
 /// All tokens of a text; the last one is `End`.
-pub(super) fn lex(text: &str) -> Result<Vec<Token>, TextError> {
+pub(crate) fn lex(text: &str) -> Result<Vec<Token>, TextError> {
     let mut lexer = Lexer { rest: text.chars().peekable(), line: 1, column: 1 };
     let mut tokens = vec![];
     loop {
@@ -120,7 +120,7 @@ impl Lexer<'_> {
                 Ok(Kind::Value(self.name()?))
             }
             '-' | '0'..='9' => Ok(Kind::Number(self.number())),
-            '[' | ']' | '{' | '}' | ',' | ':' | '=' | '*' => {
+            '[' | ']' | '{' | '}' | '(' | ')' | ',' | ':' | '=' | '*' | '+' | '~' => {
                 self.next();
                 Ok(Kind::Mark(c))
             }

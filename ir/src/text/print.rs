@@ -51,7 +51,7 @@ impl Scopes<'_> {
 }
 
 /// A name behind `@`.
-fn at(name: &str) -> String {
+pub(crate) fn at(name: &str) -> String {
     let bare = !name.is_empty() && name.chars().all(is_name);
     if bare { format!("@{name}") } else { format!("@{}", quoted(name)) }
 }
@@ -100,19 +100,25 @@ fn leaf_line(g: &Graph, leaf: &Leaf) -> String {
         LeafKind::Input => ("input", String::new()),
         LeafKind::State { init: None } => ("state", String::new()),
         LeafKind::State { init: Some(from) } => ("state", format!(" init {}", at(from))),
-        LeafKind::Table(Table::RopeCos { theta }) => ("table", format!(" rope_cos {}", float64(*theta))),
-        LeafKind::Table(Table::RopeSin { theta }) => ("table", format!(" rope_sin {}", float64(*theta))),
+        LeafKind::Table(table) => ("table", format!(" {}", table_text(*table))),
     };
     format!("{word} {}: {}{}{rest}", at(&leaf.name), leaf.dtype, dims(g, &leaf.dims))
 }
 
-fn init_text(init: Init) -> String {
+pub(crate) fn init_text(init: Init) -> String {
     match init {
         Init::Zeros => "zeros".into(),
         Init::Constant(x) => format!("constant {}", float32(x)),
         Init::Normal(x) => format!("normal {}", float32(x)),
         Init::LogRange => "log_range".into(),
         Init::DtBias { lo, hi } => format!("dt_bias {} {}", float32(lo), float32(hi)),
+    }
+}
+
+pub(crate) fn table_text(table: Table) -> String {
+    match table {
+        Table::RopeCos { theta } => format!("rope_cos {}", float64(theta)),
+        Table::RopeSin { theta } => format!("rope_sin {}", float64(theta)),
     }
 }
 
@@ -146,7 +152,7 @@ fn attr(g: &Graph, a: &Attr) -> String {
 }
 
 /// The shortest digits that read back to the same bits, always with a point or an exponent.
-fn float32(x: f32) -> String {
+pub(crate) fn float32(x: f32) -> String {
     match x.to_bits() {
         0x7fc0_0000 => "nan".into(),
         bits if x.is_nan() => format!("nan.{bits:08x}"),

@@ -1,6 +1,8 @@
 //! The lines of operations: `%3: f32[b,t] = dot {axes=[d]} %1, %2`.
+use super::super::TextError;
+use super::super::cursor::{is_float, read_f32};
 use super::super::near::near;
-use super::{Kind, Parser, Result, TextError, is_float, read_f32};
+use super::{Kind, Parser, Result, bracketed};
 use crate::axis::AxisSet;
 use crate::dtype::{DType, Scalar};
 use crate::graph::Type;
@@ -93,7 +95,7 @@ impl Parser {
     fn one_type(&mut self) -> Result<Type> {
         let dtype = self.dtype()?;
         let at = self.at;
-        let axes = self.bracketed(Self::known_axis)?;
+        let axes = bracketed(self, Self::known_axis)?;
         let set = AxisSet::of(&axes);
         if set.len() != axes.len() {
             return Err(self.error(at, "an axis twice", "a set of axes"));
@@ -170,7 +172,7 @@ impl Parser {
 
     fn attribute(&mut self) -> Result<Attr> {
         let attr = match self.peek() {
-            Kind::Mark('[') => return Ok(Attr::List(self.bracketed(Self::known_axis)?)),
+            Kind::Mark('[') => return Ok(Attr::List(bracketed(self, Self::known_axis)?)),
             Kind::At(_) => return Ok(Attr::Leaf(self.known_leaf()?)),
             Kind::Quoted(_) => return Ok(Attr::Axis(self.known_axis()?)),
             kind => match (read_f32(kind), kind) {
