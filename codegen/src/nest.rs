@@ -355,16 +355,16 @@ impl<E: Emit> Gen<'_, E> {
         }
         self.prepare(&values, sinks)?;
         let slot = self.s.lane.and_then(|a| self.s.slot(a));
-        for q in 0..self.lane_insts() {
+        self.each_lane_inst(|g, q| {
             for (key, acc) in c.partial.accs.iter_mut().filter(|(k, _)| slot.map_or(0, |s| k.1[s]) == q) {
-                *acc = self.fold_step(key.0, x, *acc, &key.1)?;
-                let args = self.k.value(key.0).args.iter().take(2);
-                if self.varies(args.fold(KAxes::EMPTY, |s, a| s.union(self.k.value(*a).axes))) {
-                    *acc = Acc { x: self.e.vary(acc.x), at: acc.at.map(|at| self.e.vary(at)) };
+                *acc = g.fold_step(key.0, x, *acc, &key.1)?;
+                let args = g.k.value(key.0).args.iter().take(2);
+                if g.varies(args.fold(KAxes::EMPTY, |s, a| s.union(g.k.value(*a).axes))) {
+                    *acc = Acc { x: g.e.vary(acc.x), at: acc.at.map(|at| g.e.vary(at)) };
                 }
             }
-            self.leaf_of(sinks, q)?;
-        }
+            g.leaf_of(sinks, q)
+        })?;
         for ((s, i), h) in &mut c.states {
             *h = self.eval(*s, i)?;
             if self.varies(self.k.value(*s).axes) {

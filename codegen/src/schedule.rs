@@ -160,6 +160,11 @@ impl Chooser<'_> {
         }
     }
 
+    /// A fold in registers needs no loop, and an index in registers is a constant.
+    fn gains_by_unrolling(&self, a: KAxis) -> bool {
+        self.k.values.iter().any(|v| v.op.folds() == Some(a) || v.op == KOp::Index(a))
+    }
+
     /// Short axes, and those along which a scan has states.
     fn unroll(&self, lane: Option<KAxis>) -> Vec<KAxis> {
         let may = |a: &KAxis| {
@@ -181,7 +186,7 @@ impl Chooser<'_> {
             }
         }
         let mut product = 1;
-        for a in self.axes().filter(may) {
+        for a in self.axes().filter(may).filter(|a| self.gains_by_unrolling(*a)) {
             let fits = self.len(a) <= SHORT && product * self.len(a) <= SHORT_PRODUCT;
             if fits && !out.contains(&a) && out.len() < 6 {
                 product *= self.len(a);

@@ -211,7 +211,9 @@ impl<E: Emit> Gen<'_, E> {
         }
         while !sinks.is_empty() {
             let axis = self.next_axis(&sinks)?;
-            let along = |v: &KValue| self.k.value(*v).axes.has(axis) && self.may_open(axis, *v);
+            let wise = sinks.iter().any(|v| self.k.value(*v).axes.has(axis) && self.may_open(axis, *v));
+            let may = |v: &KValue| if wise { self.may_open(axis, *v) } else { self.can_open(axis, *v) };
+            let along = |v: &KValue| self.k.value(*v).axes.has(axis) && may(v);
             let (mine, rest): (Vec<_>, Vec<_>) = sinks.into_iter().partition(along);
             sinks = rest;
             // A fold runs over all of an axis, a store over the unit's part of it.
@@ -234,37 +236,56 @@ impl<E: Emit> Gen<'_, E> {
         let fixed = self.fixed();
         let wanted = |a: &KAxis, v: &KValue| !fixed.has(*a) && self.k.value(*v).axes.has(*a);
         let good = |a: &&KAxis| sinks.iter().any(|v| wanted(a, v) && self.may_open(**a, *v));
-        self.s.order.iter().find(good).copied().ok_or_else(|| {
+        // If every order folds inside a loop along the same axis, that fold has a loop of its own there.
+        let possible = |a: &&KAxis| sinks.iter().any(|v| wanted(a, v) && self.can_open(**a, *v));
+        let order = &self.s.order;
+        order.iter().find(good).or_else(|| order.iter().find(possible)).copied().ok_or_else(|| {
             let lines: Vec<String> = sinks.iter().map(|v| self.k.line(*v)).collect();
             Fail::Limit(format!("no loop order serves {}", lines.join(" and ")))
         })
     }
 
-    /// Whether a loop along the axis may be opened here for a store: nothing that folds or runs along it may still vary
-    /// over axes that have no coordinate, and an accumulation goes through the axes that it sums over in ascending order.
+    /// Whether it is wise to open a loop along the axis for a store: no fold along it still waits for other axes.
     fn may_open(&self, a: KAxis, sink: KValue) -> bool {
+        let fixed = self.fixed();
+        let waits = |v: &KValue| {
+            let value = self.k.value(*v);
+            value.op.folds() == Some(a) && self.needs_loop(*v) && !fixed.contains(value.axes)
+        };
+        self.can_open(a, sink) && !self.slice(&[sink]).iter().any(waits)
+    }
+
+    /// Whether a loop along the axis can be opened: no scan along it varies over axes that have no coordinate yet, and an
+    /// accumulation goes through the axes that it sums over in ascending order.
+    fn can_open(&self, a: KAxis, sink: KValue) -> bool {
         let fixed = self.fixed().with(a);
         let value = self.k.value(sink);
         if let (KOp::Accumulate(..), Some((_, view))) = (&value.op, value.access()) {
             let lacks = |b: &KAxis| view.stride(*b) == 0;
-            let ascending = value.axes.iter().filter(lacks).all(|b| !lacks(&a) || b >= a || fixed.has(b));
-            if !ascending {
+            if lacks(&a) && !value.axes.iter().filter(lacks).all(|b| b >= a || fixed.has(b)) {
                 return false;
             }
         }
-        let along = |v: &KValue| {
-            let value = self.k.value(*v);
-            value.op.folds() == Some(a) && (self.needs_loop(*v) || matches!(value.op, KOp::Scan { .. }))
-        };
-        self.slice(&[sink]).iter().filter(|v| along(v)).all(|v| fixed.contains(self.k.value(*v).axes))
+        let scan = |v: &KValue| matches!(self.k.value(*v).op, KOp::Scan { axis, .. } if axis == a);
+        self.slice(&[sink]).iter().filter(|v| scan(v)).all(|v| fixed.contains(self.k.value(*v).axes))
     }
 
     /// Performs the stores, all of whose axes are fixed, of one lane instance after the other. Where an operand is both
     /// read and written, all of the values are computed before the first is stored.
     pub fn leaf(&mut self, sinks: &[KValue]) -> Gives<()> {
+        self.each_lane_inst(|g, q| g.leaf_of(sinks, q))
+    }
+
+    /// Once for each vector in flight. What one of them writes the others do not read: they are other coordinates.
+    pub fn each_lane_inst(&mut self, mut f: impl FnMut(&mut Self, u8) -> Gives<()>) -> Gives<()> {
+        let before = self.written.clone();
+        let mut written = before.clone();
         for q in 0..self.lane_insts() {
-            self.leaf_of(sinks, q)?;
+            self.written = before.clone();
+            f(self, q)?;
+            written.append(&mut self.written);
         }
+        self.written = written;
         Ok(())
     }
 
