@@ -7,7 +7,7 @@
 //! a causal attention cut in any tiles agree exactly.
 //!
 //! Panels of B are packed to [`Isa::columns`] columns; A is read in place where its rows are contiguous, and packed
-//! otherwise. Up to [`DIRECT_ROWS`] rows, a B with contiguous rows is read in place too.
+//! otherwise. Up to [`FEW_ROWS`] rows, a B with contiguous rows is read in place too.
 mod avx2;
 mod avx512;
 mod portable;
@@ -18,8 +18,8 @@ pub const BLOCK: usize = 256;
 const ROW_BLOCK: usize = 192;
 /// Columns of B that are packed together.
 const COLUMN_BLOCK: usize = 512;
-/// Up to this many rows, packing B would cost more than reading it in place.
-const DIRECT_ROWS: usize = 12;
+/// Up to this many rows, the time goes into reading B.
+const FEW_ROWS: usize = 16;
 /// f32 elements that [`multiply`] needs to work in.
 pub const WORKSPACE: usize = BLOCK * (ROW_BLOCK + COLUMN_BLOCK);
 
@@ -33,7 +33,9 @@ pub struct View {
 
 impl View {
     fn at(self, r: usize, c: usize) -> *mut f32 {
-        self.ptr.wrapping_offset(r as isize * self.row).wrapping_offset(c as isize * self.col)
+        self.ptr
+            .wrapping_offset((r as isize).wrapping_mul(self.row))
+            .wrapping_offset((c as isize).wrapping_mul(self.col))
     }
     fn from(self, r: usize, c: usize) -> View {
         View { ptr: self.at(r, c), ..self }
@@ -99,6 +101,10 @@ struct Write {
 trait Kernel {
     const ROWS: usize;
     const COLS: usize;
+    /// Columns of a panel that is packed for few rows: at most COLS, a multiple of 16.
+    const NARROW: usize;
+    /// Rows that `stream` takes.
+    const STREAM_ROWS: usize;
 
     /// C tile (rows of `c_row` elements, contiguous columns) from A at `a` and B's rows at `b`, `b_row` apart.
     ///
@@ -116,11 +122,27 @@ trait Kernel {
         w: Write,
     );
 
-    /// `to[t · COLS + j] = from[j · col + t]` for t < k, j < cols, and 0 for the other j < COLS.
+    /// As `tile`, of at most STREAM_ROWS rows and NARROW columns, from a B whose columns are contiguous and `col` apart.
     ///
     /// # Safety
-    /// `from` is readable there, `to` is writable for k · COLS elements.
-    unsafe fn pack_transposed(k: usize, cols: usize, from: *const f32, col: isize, to: *mut f32);
+    /// As for `tile`; B's columns are readable exactly.
+    unsafe fn stream(
+        rows: usize,
+        cols: usize,
+        k: usize,
+        a: View,
+        b: *const f32,
+        col: isize,
+        c: *mut f32,
+        c_row: isize,
+        w: Write,
+    );
+
+    /// `to[t · width + j] = from[j · col + t]` for t < k, j < cols, and 0 for the other j < width, a multiple of 16.
+    ///
+    /// # Safety
+    /// `from` is readable there, `to` is writable for k · width elements.
+    unsafe fn pack_transposed(k: usize, cols: usize, width: usize, from: *const f32, col: isize, to: *mut f32);
 }
 
 /// Computes one product.
@@ -159,8 +181,8 @@ unsafe fn product<K: Kernel>(p: &Product, work: *mut f32) {
     unsafe {
         if q.k == 0 {
             clear(&q);
-        } else if q.m <= DIRECT_ROWS && q.b.col == 1 {
-            in_place::<K>(&q, work);
+        } else if q.m <= FEW_ROWS {
+            few_rows::<K>(&q, work);
         } else {
             packed::<K>(&q, work);
         }
@@ -180,23 +202,35 @@ unsafe fn clear(p: &Product) {
     }
 }
 
-/// Few rows, and B's rows contiguous: B is read once, where it lies. Only a panel of broken vectors is packed.
-unsafe fn in_place<K: Kernel>(p: &Product, work: *mut f32) {
-    for col in (0..p.n).step_by(K::COLS) {
-        let cols = K::COLS.min(p.n - col);
+/// Few rows: B is read once, in the order of its memory, so that the prefetcher keeps up. Panels whose columns are
+/// contiguous, as weights are, go through registers; panels whose rows are contiguous are read where they lie; others, and
+/// those of broken vectors, are packed into a narrow panel that stays in the cache.
+unsafe fn few_rows<K: Kernel>(p: &Product, work: *mut f32) {
+    let (in_place, stream) = (p.b.col == 1, p.b.row == 1 && p.c.col == 1 && p.m <= 2 * K::STREAM_ROWS);
+    let width = if in_place { K::COLS } else { K::NARROW };
+    let group = if stream { p.m.div_ceil(p.m.div_ceil(K::STREAM_ROWS)) } else { K::ROWS };
+    for col in (0..p.n).step_by(width) {
+        let cols = width.min(p.n - col);
         for from in (0..p.k).step_by(BLOCK) {
             let k = BLOCK.min(p.k - from);
             let (mut b, mut b_row) = (p.b.at(from, col).cast_const(), p.b.row);
-            if !cols.is_multiple_of(16) {
+            if !(stream || in_place && cols.is_multiple_of(16)) {
+                let width = cols.next_multiple_of(16);
                 // SAFETY: the panel lies within B, the workspace holds a panel.
-                unsafe { pack_panel::<K>(k, cols, p.b.from(from, col), work) };
-                (b, b_row) = (work, K::COLS as isize);
+                unsafe { pack_panel(k, cols, width, p.b.from(from, col), work, K::pack_transposed) };
+                (b, b_row) = (work, width as isize);
             }
-            for row in (0..p.m).step_by(K::ROWS) {
-                let rows = K::ROWS.min(p.m - row);
+            for row in (0..p.m).step_by(group) {
+                let rows = group.min(p.m - row);
                 let write = Write { alpha: p.alpha, add: p.accumulate || from > 0 };
+                let (a, c) = (p.a.from(row, from), p.c.from(row, col));
                 // SAFETY: the tile lies within the product.
-                unsafe { tile::<K>(rows, cols, k, p.a.from(row, from), b, b_row, p.c.from(row, col), write) };
+                unsafe {
+                    match stream {
+                        true => K::stream(rows, cols, k, a, b, p.b.col, c.ptr, c.row, write),
+                        false => tile::<K>(rows, cols, k, a, b, b_row, c, write),
+                    }
+                }
             }
         }
     }
@@ -205,9 +239,8 @@ unsafe fn in_place<K: Kernel>(p: &Product, work: *mut f32) {
 /// The usual nest: column blocks, blocks of k, row blocks, panels, tiles. B is packed when the first row block meets it.
 unsafe fn packed<K: Kernel>(p: &Product, work: *mut f32) {
     let b_work = work.wrapping_add(BLOCK * ROW_BLOCK);
-    let wide = if p.m <= K::ROWS { K::COLS } else { COLUMN_BLOCK };
-    for col0 in (0..p.n).step_by(wide) {
-        let width = wide.min(p.n - col0);
+    for col0 in (0..p.n).step_by(COLUMN_BLOCK) {
+        let width = COLUMN_BLOCK.min(p.n - col0);
         for from in (0..p.k).step_by(BLOCK) {
             let k = BLOCK.min(p.k - from);
             let write = Write { alpha: p.alpha, add: p.accumulate || from > 0 };
@@ -223,7 +256,7 @@ unsafe fn packed<K: Kernel>(p: &Product, work: *mut f32) {
                     let b = b_work.wrapping_add(panel * BLOCK * K::COLS);
                     if row0 == 0 {
                         // SAFETY: the panel lies within B, the workspace holds COLUMN_BLOCK / COLS panels.
-                        unsafe { pack_panel::<K>(k, cols, p.b.from(from, col0 + col), b) };
+                        unsafe { pack_panel(k, cols, K::COLS, p.b.from(from, col0 + col), b, K::pack_transposed) };
                     }
                     for row in (0..height).step_by(K::ROWS) {
                         let rows = K::ROWS.min(height - row);
@@ -262,37 +295,42 @@ unsafe fn tile<K: Kernel>(rows: usize, cols: usize, k: usize, a: View, b: *const
     }
 }
 
-/// Packs k × cols elements of B, padded with zero columns: element (t, j) at `t · COLS + j`.
-unsafe fn pack_panel<K: Kernel>(k: usize, cols: usize, b: View, to: *mut f32) {
+/// `Kernel::pack_transposed`.
+type Transpose = unsafe fn(usize, usize, usize, *const f32, isize, *mut f32);
+
+/// Packs k × cols elements of B, padded with zero columns to `width`: element (t, j) at `t · width + j`.
+unsafe fn pack_panel(k: usize, cols: usize, width: usize, b: View, to: *mut f32, transpose: Transpose) {
     if b.row == 1 && b.col != 1 {
         // SAFETY: the panel is within B and the workspace.
-        return unsafe { K::pack_transposed(k, cols, b.ptr, b.col, to) };
+        return unsafe { transpose(k, cols, width, b.ptr, b.col, to) };
     }
     for t in 0..k {
-        let line = to.wrapping_add(t * K::COLS);
-        // SAFETY: row t of the panel, COLS elements of the workspace.
+        let line = to.wrapping_add(t * width);
+        // SAFETY: row t of the panel, `width` elements of the workspace.
         unsafe {
-            if b.col == 1 && cols == K::COLS {
-                std::ptr::copy_nonoverlapping(b.at(t, 0), line, K::COLS);
+            if b.col == 1 {
+                std::ptr::copy_nonoverlapping(b.at(t, 0), line, cols);
             } else {
-                for j in 0..cols {
-                    *line.add(j) = *b.at(t, j);
-                }
-                std::ptr::write_bytes(line.add(cols), 0, K::COLS - cols);
+                (0..cols).for_each(|j| *line.add(j) = *b.at(t, j));
             }
+            std::ptr::write_bytes(line.add(cols), 0, width - cols);
         }
     }
 }
 
-/// Packs rows × k elements of A in groups of ROWS rows: element (r, t) at `group · k + t · ROWS + r`.
+/// Packs rows × k elements of A in groups of ROWS rows: element (r, t) at `group · k + t · ROWS + r`. Where this is needed,
+/// the rows of a column are neighbours, so columns are taken one after the other.
 unsafe fn pack_rows<K: Kernel>(rows: usize, k: usize, a: View, to: *mut f32) {
-    for row in (0..rows).step_by(K::ROWS) {
-        let n = K::ROWS.min(rows - row);
-        let group = to.wrapping_add(row * k);
-        for t in 0..k {
-            for r in 0..n {
-                // SAFETY: element (row + r, t) of A; the group holds ROWS · k elements.
-                unsafe { *group.add(t * K::ROWS + r) = *a.at(row + r, t) };
+    for t in 0..k {
+        for row in (0..rows).step_by(K::ROWS) {
+            let n = K::ROWS.min(rows - row);
+            let line = to.wrapping_add(row * k + t * K::ROWS);
+            // SAFETY: elements (row, t) to (row + n - 1, t) of A; a group holds ROWS · k elements.
+            unsafe {
+                match a.row {
+                    1 if n == K::ROWS => std::ptr::copy_nonoverlapping(a.at(row, t), line, K::ROWS),
+                    _ => (0..n).for_each(|r| *line.add(r) = *a.at(row + r, t)),
+                }
             }
         }
     }

@@ -6,6 +6,8 @@ pub struct Portable;
 impl Kernel for Portable {
     const ROWS: usize = 6;
     const COLS: usize = 16;
+    const NARROW: usize = 16;
+    const STREAM_ROWS: usize = 4;
 
     unsafe fn tile(
         rows: usize,
@@ -32,13 +34,30 @@ impl Kernel for Portable {
         }
     }
 
-    unsafe fn pack_transposed(k: usize, cols: usize, from: *const f32, col: isize, to: *mut f32) {
+    unsafe fn stream(
+        rows: usize,
+        cols: usize,
+        k: usize,
+        a: View,
+        b: *const f32,
+        col: isize,
+        c: *mut f32,
+        c_row: isize,
+        w: Write,
+    ) {
+        for j in 0..cols {
+            // SAFETY: column j of the caller's tile.
+            unsafe { Self::tile(rows, 1, k, a, b.wrapping_offset(j as isize * col), 1, c.wrapping_add(j), c_row, w) };
+        }
+    }
+
+    unsafe fn pack_transposed(k: usize, cols: usize, width: usize, from: *const f32, col: isize, to: *mut f32) {
         for t in 0..k {
-            for j in 0..Self::COLS {
+            for j in 0..width {
                 // SAFETY: column j < cols of `from`; k · COLS elements of `to`.
                 unsafe {
                     let x = if j < cols { *from.wrapping_offset(j as isize * col).add(t) } else { 0.0 };
-                    *to.add(t * Self::COLS + j) = x;
+                    *to.add(t * width + j) = x;
                 }
             }
         }
