@@ -45,6 +45,8 @@ pub struct Group {
     pub reads: BTreeSet<ValueId>,
     /// Those of them that it reads at other coordinates than the ones it computes at.
     pub moved: BTreeSet<ValueId>,
+    /// Large dots whose tiles the group computes just before it uses them, with the axes of their rows (see `fuse`).
+    pub products: Vec<(ValueId, AxisSet)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -52,6 +54,26 @@ pub struct Clusters {
     pub groups: Vec<Group>,
     /// For each value, the group that has it as a root.
     pub owner: Vec<Option<GroupId>>,
+}
+
+impl Clusters {
+    /// True if `to` depends on a root of `from`.
+    pub fn reaches(&self, from: GroupId, to: GroupId) -> bool {
+        let (mut seen, mut todo) = (BTreeSet::from([to]), vec![to]);
+        while let Some(x) = todo.pop() {
+            for r in &self.groups[x.0 as usize].reads {
+                if let Some(o) = self.owner[r.0 as usize]
+                    && seen.insert(o)
+                {
+                    if o == from {
+                        return true;
+                    }
+                    todo.push(o);
+                }
+            }
+        }
+        false
+    }
 }
 
 /// Dots below this many multiply-adds are reductions inside a stream kernel.
@@ -74,9 +96,6 @@ pub fn cluster(g: &Graph) -> Clusters {
     }
     for v in g.ids().rev() {
         walk.visit(v);
-    }
-    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::CrossEntropyGrad { .. })) {
-        walk.fuse_head(v);
     }
     walk.out
 }
@@ -201,7 +220,8 @@ impl Walk<'_> {
 
     fn new_group(&mut self, kind: GroupKind, s: Shape) -> GroupId {
         let (roots, reads, moved) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        self.out.groups.push(Group { kind, roots, rows: s.rows, inner: s.inner, reads, moved });
+        let products = vec![];
+        self.out.groups.push(Group { kind, roots, rows: s.rows, inner: s.inner, reads, moved, products });
         GroupId(self.out.groups.len() as u32 - 1)
     }
 
@@ -333,49 +353,7 @@ impl Walk<'_> {
     fn can_join(&self, v: ValueId, id: GroupId, users: &[GroupId]) -> bool {
         !self.moved[v.0 as usize].contains(&id)
             && self.merged(v, id, true).is_some()
-            && users.iter().all(|u| *u == id || !self.reaches(*u, id))
-    }
-
-    /// True if `to` depends on a root of `from`.
-    fn reaches(&self, from: GroupId, to: GroupId) -> bool {
-        let (mut seen, mut todo) = (BTreeSet::from([to]), vec![to]);
-        while let Some(x) = todo.pop() {
-            for r in &self.out.groups[x.0 as usize].reads {
-                if let Some(o) = self.out.owner[r.0 as usize]
-                    && seen.insert(o)
-                {
-                    if o == from {
-                        return true;
-                    }
-                    todo.push(o);
-                }
-            }
-        }
-        false
-    }
-
-    /// A head's loss is computed where its gradient is, from the same logits, if nothing that the gradient waits for
-    /// needs the loss.
-    fn fuse_head(&mut self, grad: ValueId) {
-        let (g, args) = (self.g, &self.g.node(grad).args);
-        let loss = match g.node(args[3]).op {
-            Op::Part(1) => g.node(args[3]).args[0],
-            _ => return,
-        };
-        let same = matches!(g.node(loss).op, Op::CrossEntropy { .. }) && g.node(loss).args[..3] == args[..3];
-        let (Some(from), Some(to)) = (self.out.owner[loss.0 as usize], self.out.owner[grad.0 as usize]) else { return };
-        if !same {
-            return;
-        }
-        self.out.groups[to.0 as usize].reads.remove(&loss);
-        if self.reaches(from, to) {
-            self.out.groups[to.0 as usize].reads.insert(loss);
-            return;
-        }
-        let moved = std::mem::take(&mut self.out.groups[from.0 as usize].roots);
-        self.out.groups[from.0 as usize].reads.clear();
-        self.out.groups[to.0 as usize].roots.extend(&moved);
-        self.out.owner[loss.0 as usize] = Some(to);
+            && users.iter().all(|u| *u == id || !self.out.reaches(*u, id))
     }
 
     /// Values that cost less to compute again than to keep: constants, indices, draws of randomness and short chains on

@@ -5,6 +5,7 @@ pub mod canonicalize;
 pub mod cluster;
 pub mod differentiate;
 pub mod egraph;
+pub mod fuse;
 pub mod lower;
 pub mod memory;
 pub mod optimizer;

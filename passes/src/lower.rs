@@ -214,19 +214,24 @@ impl<'a> Lowering<'a> {
     fn group(&mut self, id: GroupId) -> Result<(), String> {
         let group: &'a Group = &self.cx.clusters.groups[id.0 as usize];
         match group.kind {
-            GroupKind::Stream | GroupKind::Scan(_) => {
-                let mut s = Stream::new(&self.cx, Some(id));
-                s.roots();
-                let lowered = s.finish();
-                let (name, kind) = (self.name(group), self.kind(group));
-                self.launch(name, kind, lowered);
-                Ok(())
-            }
+            GroupKind::Stream if !group.products.is_empty() => self.with_products(id),
+            GroupKind::Stream | GroupKind::Scan(_) => self.stream(id),
             GroupKind::Contract(v) => self.contract(v),
             GroupKind::Scatter(v) => self.scatter_add(v),
             GroupKind::Update(v) => self.update(v),
             GroupKind::Fused(v) => self.fused(v),
         }
+    }
+
+    /// A launch of one kernel for a group.
+    fn stream(&mut self, id: GroupId) -> Result<(), String> {
+        let group: &'a Group = &self.cx.clusters.groups[id.0 as usize];
+        let mut s = Stream::new(&self.cx, Some(id));
+        s.roots();
+        let lowered = s.finish();
+        let (name, kind) = (self.name(group), self.kind(group));
+        self.launch(name, kind, lowered);
+        Ok(())
     }
 
     fn fused(&mut self, v: ValueId) -> Result<(), String> {

@@ -2,6 +2,7 @@
 use crate::canonicalize::canonicalize;
 use crate::cluster::cluster;
 use crate::differentiate::{DiffError, differentiate};
+use crate::fuse::fuse;
 use crate::lower::{KernelPool, has_launch, lower};
 use crate::memory::plan_memory;
 use crate::optimizer::{AdamW, attach, expose_gradients};
@@ -121,7 +122,8 @@ fn with_goal(g: Graph, goal: Goal) -> Result<Graph, CompileError> {
 /// From a graph to a plan with addresses.
 fn plan(g: &Graph, pool: &mut KernelPool) -> Result<Plan, CompileError> {
     let fault = |fault: String| CompileError::Lower { program: g.name.clone(), fault };
-    let clusters = cluster(g);
+    let mut clusters = cluster(g);
+    fuse(g, &mut clusters);
     let order = schedule(g, &clusters).map_err(fault)?;
     let mut plan = lower(g, &clusters, &order, pool).map_err(fault)?;
     plan_memory(&mut plan);

@@ -3,11 +3,13 @@
 //! Axes of both operands that are not contracted number separate products (`batch`); axes of one operand alone are rows
 //! or columns where their strides merge, and otherwise number products too; contracted axes that do not merge are walked
 //! by products that add up in order.
-use super::Lowering;
 use super::storage::{Storage, merged};
+use super::stream::Stream;
+use super::{Built, Lowering, cost};
+use crate::cluster::GroupId;
 use lolm_ir::axis::{AxisId, AxisSet};
 use lolm_ir::op::Op;
-use lolm_ir::plan::{Extent, Gemm, Kind, Launch, Matrix, Stage, Step};
+use lolm_ir::plan::{Access, Extent, Gemm, Kind, Launch, Matrix, Span, Stage, Step};
 use lolm_ir::{Graph, ValueId};
 
 /// Rows of a product below which its columns are cut instead: the skinny kernel takes them all at once.
@@ -30,23 +32,78 @@ struct Products {
     k: (usize, i64, i64),
 }
 
+/// The operands and the result of a dot, the operand with the rows first.
+struct Operands {
+    a: Storage,
+    b: Storage,
+    c: Storage,
+    products: Products,
+}
+
 impl Lowering<'_> {
     pub(super) fn contract(&mut self, v: ValueId) -> Result<(), String> {
+        let mut o = self.operands(v, false)?;
+        if o.products.cols.out != 1 && o.products.rows.out == 1 {
+            o = self.operands(v, true)?;
+        }
+        let launch = o.products.launch(self.cx.g, &o.a, &o.b, &o.c);
+        self.steps.push(Step::Launch(launch));
+        Ok(())
+    }
+
+    fn operands(&self, v: ValueId, swap: bool) -> Result<Operands, String> {
         let g = self.cx.g;
         let n = g.node(v);
         let Op::Dot { axes } = n.op else { return Err("bug: not a dot".into()) };
+        let (x, y) = if swap { (n.args[1], n.args[0]) } else { (n.args[0], n.args[1]) };
         let view = |x: ValueId| self.cx.view(x).ok_or(format!("bug: operand %{} of a product is not in memory", x.0));
-        let (mut a, mut b) = (view(n.args[0])?, view(n.args[1])?);
-        let (mut ax, mut bx) = (g.axes_of(n.args[0]), g.axes_of(n.args[1]));
+        let (a, b) = (view(x)?, view(y)?);
         let c = self.cx.storage_of(v).ok_or("bug: dot without storage")?;
-        let mut p = products(g, axes, (ax, &a), (bx, &b), &c);
-        if p.cols.out != 1 && p.rows.out == 1 {
-            std::mem::swap(&mut a, &mut b);
-            std::mem::swap(&mut ax, &mut bx);
-            p = products(g, axes, (ax, &a), (bx, &b), &c);
+        let products = products(g, axes, (g.axes_of(x), &a), (g.axes_of(y), &b), &c);
+        Ok(Operands { a, b, c, products })
+    }
+
+    /// A stream group with the products whose rows it uses: one launch, a unit a tile of rows. Products that do not come
+    /// as rows in memory have launches of their own, before the group's.
+    pub(super) fn with_products(&mut self, id: GroupId) -> Result<(), String> {
+        let group = &self.cx.clusters.groups[id.0 as usize];
+        let g = self.cx.g;
+        let mut fused = vec![];
+        for (v, rows) in &group.products {
+            let swap = g.axes_of(g.node(*v).args[0]).minus(g.axes_of(g.node(*v).args[1])) != *rows;
+            let o = self.operands(*v, swap)?;
+            if o.products.grid.is_empty() { fused.push(o) } else { self.contract(*v)? }
         }
-        let launch = p.launch(g, &a, &b, &c);
-        self.steps.push(Step::Launch(launch));
+        let Some((rows, m)) = group.products.first().map(|p| p.1).zip(fused.first().map(|o| o.products.rows.len)) else {
+            return self.stream(id);
+        };
+        let t = tile(m, 16);
+        let mut stages = vec![];
+        let (mut flops, mut bytes) = (0, 0);
+        for o in &fused {
+            let p = &o.products;
+            let one = p.gemm((&o.a, &o.b, &o.c), Cut { rows: true, tile: t });
+            let steps = walk_steps(g, &p.walk, &o.a, &o.b, one);
+            let deep = p.k.0 * steps.len();
+            flops += (2 * m * p.cols.len * deep) as u64;
+            bytes += 4 * (m * deep + p.cols.len * deep) as u64;
+            stages.extend(steps);
+        }
+        let mut s = Stream::new(&self.cx, Some(id));
+        let order = by_stride(rows, &fused[0].c);
+        s.k.units = order.iter().map(|a| (s.axis(*a), 1)).collect();
+        s.roots();
+        let l = s.finish();
+        let work = cost::of(&l.kernel);
+        let name = self.name(group);
+        let operands = l.buffers.iter().map(|b| Access::whole(*b)).collect();
+        let kernel = lolm_ir::kernel::Kernel { name: name.clone(), ..l.kernel };
+        let kernel = super::merge_axes::merge_axes(kernel);
+        stages.push(self.add_stage(Built { kernel, operands, span: Span::Tiles { len: m as u32, tile: t as u32 } }));
+        let name = format!("dots_{name}");
+        let grid = vec![m.div_ceil(t) as u32];
+        let (flops, bytes) = (flops + work.0, bytes + work.1);
+        self.steps.push(Step::Launch(Launch { name, kind: Kind::Contract, grid, stages, flops, bytes }));
         Ok(())
     }
 }
@@ -86,40 +143,22 @@ fn tile(len: usize, units: usize) -> usize {
     wanted.clamp(64, 512).min(len)
 }
 
+/// Along which side a product is cut, in tiles of this length.
+#[derive(Clone, Copy)]
+struct Cut {
+    rows: bool,
+    tile: usize,
+}
+
 impl Products {
     fn launch(&self, g: &Graph, a: &Storage, b: &Storage, c: &Storage) -> Launch {
         let (m, n, k) = (self.rows.len, self.cols.len, self.k.0);
         let separate: usize = self.grid.iter().map(|x| g.len(*x)).product();
-        let units = 16usize.div_ceil(separate);
-        let cut_rows = m > SKINNY && m * 4 >= n;
-        let t = tile(if cut_rows { m } else { n }, units);
-        let tiles = if cut_rows { m } else { n }.div_ceil(t);
-        let dim = self.grid.len() as u8;
-        let extent = |len: usize, cut: bool| {
-            if cut && tiles > 1 {
-                Extent::Tile { dim, tile: t as u32, len: len as u32 }
-            } else {
-                Extent::Fixed(len as u32)
-            }
-        };
-        let mut grid: Vec<u32> = self.grid.iter().map(|x| g.len(*x) as u32).collect();
-        grid.push(tiles as u32);
-        let matrix = |s: &Storage, row: i64, col: i64, along: i64| {
-            let mut unit: Vec<i64> = self.grid.iter().map(|x| s.stride(*x)).collect();
-            unit.push(along * t as i64);
-            Matrix { buffer: s.buffer, base: s.base, unit, iter: 0, row, col }
-        };
-        let of = |cut: bool, stride: i64| if cut { stride } else { 0 };
-        let gemm = Gemm {
-            m: extent(m, cut_rows),
-            n: extent(n, !cut_rows),
-            k: Extent::Fixed(k as u32),
-            a: matrix(a, self.rows.stride, self.k.1, of(cut_rows, self.rows.stride)),
-            b: matrix(b, self.k.2, self.cols.stride, of(!cut_rows, self.cols.stride)),
-            c: matrix(c, self.rows.out, self.cols.out, of(cut_rows, self.rows.out) + of(!cut_rows, self.cols.out)),
-            alpha: 1.0,
-            accumulate: false,
-        };
+        let rows = m > SKINNY && m * 4 >= n;
+        let len = if rows { m } else { n };
+        let cut = Cut { rows, tile: tile(len, 16usize.div_ceil(separate)) };
+        let gemm = self.gemm((a, b, c), cut);
+        let grid = self.grid.iter().map(|x| g.len(*x) as u32).chain([len.div_ceil(cut.tile) as u32]).collect();
         let stages = walk_steps(g, &self.walk, a, b, gemm);
         let steps = stages.len();
         Launch {
@@ -129,6 +168,35 @@ impl Products {
             stages,
             flops: (2 * separate * m * n * k * steps) as u64,
             bytes: (4 * separate * (m * n + (m + n) * k * steps)) as u64,
+        }
+    }
+
+    /// The product of one unit.
+    fn gemm(&self, (a, b, c): (&Storage, &Storage, &Storage), cut: Cut) -> Gemm {
+        let dim = self.grid.len() as u8;
+        let extent = |len: usize, this: bool| {
+            if this == cut.rows && len > cut.tile {
+                Extent::Tile { dim, tile: cut.tile as u32, len: len as u32 }
+            } else {
+                Extent::Fixed(len as u32)
+            }
+        };
+        let matrix = |s: &Storage, row: i64, col: i64, along: i64| {
+            let mut unit: Vec<i64> = self.grid.iter().map(|x| s.stride(*x)).collect();
+            unit.push(along * cut.tile as i64);
+            Matrix { buffer: s.buffer, base: s.base, unit, iter: 0, row, col }
+        };
+        let (r, q) = (&self.rows, &self.cols);
+        let of = |this: bool, stride: i64| if this == cut.rows { stride } else { 0 };
+        Gemm {
+            m: extent(r.len, true),
+            n: extent(q.len, false),
+            k: Extent::Fixed(self.k.0 as u32),
+            a: matrix(a, r.stride, self.k.1, of(true, r.stride)),
+            b: matrix(b, self.k.2, q.stride, of(false, q.stride)),
+            c: matrix(c, r.out, q.out, if cut.rows { r.out } else { q.out }),
+            alpha: 1.0,
+            accumulate: false,
         }
     }
 }

@@ -240,7 +240,8 @@ impl<'a> Stream<'a> {
         if let Some(x) = self.lowered.get(&key) {
             return *x;
         }
-        let foreign = self.group.is_none() || self.cx.clusters.owner[v.0 as usize] != self.group;
+        let product = self.group().is_some_and(|g| g.products.iter().any(|p| p.0 == v));
+        let foreign = product || self.group.is_none() || self.cx.clusters.owner[v.0 as usize] != self.group;
         let x = match self.cx.storage_of(v) {
             Some(s) if foreign => self.load(&s, &key.1, guard),
             _ => self.compute(v, &key.1, guard),

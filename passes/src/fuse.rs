@@ -1,0 +1,88 @@
+//! Fuse: groups that work on the same tiles share a launch.
+//!
+//! Before: one group a matrix product and one a head's loss. After: a product whose result is used row by row is computed
+//! in its user's launch, tile by tile, while the tile is in the cache; a head's loss is computed where its gradient is,
+//! from the same logits. The group graph stays acyclic.
+use crate::cluster::{Clusters, GroupId, GroupKind};
+use lolm_ir::axis::AxisSet;
+use lolm_ir::{Graph, Op, ValueId};
+
+/// Rows below which tiles of rows do not keep every thread at work.
+const FUSED_ROWS: usize = 256;
+
+pub fn fuse(g: &Graph, c: &mut Clusters) {
+    for v in g.ids() {
+        match g.node(v).op {
+            Op::CrossEntropyGrad { .. } => fuse_head(g, c, v),
+            Op::Dot { .. } => fuse_product(g, c, v),
+            _ => {}
+        }
+    }
+}
+
+/// The loss and its gradient become one group, if nothing that the gradient waits for needs the loss.
+fn fuse_head(g: &Graph, c: &mut Clusters, grad: ValueId) {
+    let args = &g.node(grad).args;
+    let loss = match g.node(args[3]).op {
+        Op::Part(1) => g.node(args[3]).args[0],
+        _ => return,
+    };
+    let same = matches!(g.node(loss).op, Op::CrossEntropy { .. }) && g.node(loss).args[..3] == args[..3];
+    let (Some(from), Some(to)) = (c.owner[loss.0 as usize], c.owner[grad.0 as usize]) else { return };
+    if !same {
+        return;
+    }
+    c.groups[to.0 as usize].reads.remove(&loss);
+    if c.reaches(from, to) {
+        c.groups[to.0 as usize].reads.insert(loss);
+        return;
+    }
+    let moved = std::mem::take(&mut c.groups[from.0 as usize].roots);
+    c.groups[from.0 as usize].reads.clear();
+    c.groups[to.0 as usize].roots.extend(&moved);
+    c.owner[loss.0 as usize] = Some(to);
+}
+
+/// A product joins the first group that uses it row by row; either operand may give the rows.
+fn fuse_product(g: &Graph, c: &mut Clusters, v: ValueId) {
+    let Some(from) = c.owner[v.0 as usize].filter(|id| c.groups[id.0 as usize].kind == GroupKind::Contract(v)) else {
+        return;
+    };
+    if g.outputs.iter().any(|o| o.value == v) || g.writes.iter().any(|w| w.value == v) {
+        return;
+    }
+    let first = |id: &GroupId| c.groups[id.0 as usize].roots.first().copied();
+    let ids = (0..c.groups.len() as u32).map(GroupId);
+    let readers: Vec<GroupId> =
+        ids.filter(|id| c.groups[id.0 as usize].reads.contains(&v) && first(id).is_some()).collect();
+    let (a, b) = (g.axes_of(g.node(v).args[0]), g.axes_of(g.node(v).args[1]));
+    let host = |rows: AxisSet| {
+        let takes = readers.iter().copied().filter(|id| takes_rows(g, c, *id, v, rows));
+        takes.min_by_key(first).map(|id| (id, rows))
+    };
+    let Some((to, rows)) = host(a.minus(b)).or_else(|| host(b.minus(a))) else { return };
+    if readers.iter().any(|r| *r != to && c.reaches(*r, to)) {
+        return;
+    }
+    let f = &mut c.groups[from.0 as usize];
+    f.roots.clear();
+    let (reads, moved) = (std::mem::take(&mut f.reads), std::mem::take(&mut f.moved));
+    let t = &mut c.groups[to.0 as usize];
+    t.reads.remove(&v);
+    t.reads.extend(reads);
+    t.moved.extend(moved);
+    t.products.push((v, rows));
+    c.owner[v.0 as usize] = Some(to);
+}
+
+/// True if the group can run on a few of the product's rows at a time.
+fn takes_rows(g: &Graph, c: &Clusters, id: GroupId, v: ValueId, rows: AxisSet) -> bool {
+    let group = &c.groups[id.0 as usize];
+    let n = g.node(v);
+    let Op::Dot { axes } = n.op else { return false };
+    let batch = g.axes_of(n.args[0]).intersection(g.axes_of(n.args[1])).minus(axes);
+    let whole = group.roots.iter().all(|r| g.axes_of(*r).contains(rows)) && group.rows.contains(rows);
+    let alike = group.products.iter().all(|p| p.1 == rows);
+    let many = g.elements(rows) >= FUSED_ROWS;
+    group.kind == GroupKind::Stream && many && batch.is_empty() && whole && alike && !group.moved.contains(&v)
+}
