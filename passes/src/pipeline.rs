@@ -7,6 +7,7 @@ use crate::lower::{KernelPool, has_launch, lower};
 use crate::memory::plan_memory;
 use crate::optimizer::{AdamW, attach, expose_gradients};
 use crate::raise::{RaiseError, raise};
+use crate::rewrite::{Machine, RewriteError, rewrite};
 use crate::schedule::schedule;
 use crate::split_reductions::split_reductions;
 use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord};
@@ -42,6 +43,8 @@ pub enum Phase {
     Graph,
     /// With fused operations.
     Raise,
+    /// With concats split where that moves less memory.
+    Rewrite,
     /// With backward and optimizer.
     Differentiate,
     /// As it is clustered: what has no launch of its own is expanded.
@@ -55,6 +58,8 @@ pub enum CompileError {
     #[error("program {program}: {error}")]
     Raise { program: String, error: RaiseError },
     #[error("program {program}: {error}")]
+    Rewrite { program: String, error: RewriteError },
+    #[error("program {program}: {error}")]
     Differentiate { program: String, error: DiffError },
     #[error("bug: after pass {phase:?} of program {program}: {error}")]
     Verify { program: String, phase: Phase, error: VerifyError },
@@ -63,6 +68,9 @@ pub enum CompileError {
     #[error("the programs disagree about `{0}`: it has two types, shapes or initial values")]
     Shared(String),
 }
+
+/// Products of one sum are computed in one launch (`fuse`), so a sum of products costs no memory of its own.
+const MACHINE: Machine = Machine { accumulates: true };
 
 /// Compiles the programs of one artifact. `watch` sees every graph on the way.
 pub fn compile(sources: &[Source], watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Module, CompileError> {
@@ -90,6 +98,8 @@ pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<
     seen(Phase::Graph, &g)?;
     let (g, _) = raise(&g).map_err(|error| CompileError::Raise { program: program(), error })?;
     seen(Phase::Raise, &g)?;
+    let (g, _) = rewrite(&g, MACHINE).map_err(|error| CompileError::Rewrite { program: program(), error })?;
+    seen(Phase::Rewrite, &g)?;
     let g = with_goal(g, s.goal)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Differentiate, &g)?;
