@@ -74,7 +74,8 @@ impl Lowering<'_> {
             let o = self.operands(*v, swap)?;
             if o.products.grid.is_empty() { fused.push(o) } else { self.contract(*v)? }
         }
-        let Some((rows, m)) = group.products.first().map(|p| p.1).zip(fused.first().map(|o| o.products.rows.len)) else {
+        let Some((rows, m)) = group.products.first().map(|p| p.1).zip(fused.first().map(|o| o.products.rows.len))
+        else {
             return self.stream(id);
         };
         let t = tile(m, 16);

@@ -13,8 +13,6 @@ use lolm_ir::op::{Binary, Op, Unary};
 use lolm_ir::plan::{Access, BufferId, Kind, Launch, Span, Stage, Step};
 use lolm_ir::{DType, ValueId};
 
-/// Elements of scratch memory for the states of one tile of channels.
-const STATES: usize = 1 << 18;
 /// Units that the launch of a gradient should have.
 const UNITS: usize = 16;
 /// Stands for the axis of channel groups, which is no axis of the graph, in partial sums.
@@ -60,7 +58,7 @@ impl Lowering<'_> {
         let channel = channels.single().ok_or("limit: a differentiated scan has one channel axis")?;
         let rows: Vec<AxisId> = g.axes_of(n.args[4]).without(time).minus(channels).iter().collect();
         let batch: usize = rows.iter().map(|a| g.len(*a)).product();
-        let cut = Cut::new(g.len(channel), g.len(time) * g.len(state), batch);
+        let cut = Cut::new(g.len(channel), batch);
         let order = [rows.as_slice(), &[time, state]].concat();
         let b_part = self.partial("db_part", &order, cut.groups);
         let c_part = self.partial("dc_part", &order, cut.groups);
@@ -132,7 +130,8 @@ impl Inputs {
     }
 }
 
-/// How a gradient cuts the channels: `groups` units, each of `rounds` tiles of `tile` channels.
+/// How a gradient cuts the channels: `groups` units, each of `rounds` tiles of `tile` channels, which are one vector: the
+/// states of a tile stay in registers.
 #[derive(Clone, Copy)]
 struct Cut {
     groups: usize,
@@ -141,9 +140,8 @@ struct Cut {
 }
 
 impl Cut {
-    fn new(channels: usize, states: usize, batch: usize) -> Self {
-        let fits = |t: &usize| channels.is_multiple_of(*t) && t * states <= STATES;
-        let tile = [32, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
+    fn new(channels: usize, batch: usize) -> Self {
+        let tile = [4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
         let tiles = channels / tile;
         let groups = (1..=tiles).filter(|n| tiles.is_multiple_of(*n)).find(|n| n * batch >= UNITS).unwrap_or(tiles);
         Cut { groups, rounds: tiles / groups, tile }
