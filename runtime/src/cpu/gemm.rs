@@ -6,7 +6,7 @@
 //! thread or instruction set computed it, and a longer k whose further terms are zero changes nothing: prefill, decode and
 //! a causal attention cut in any tiles agree exactly.
 //!
-//! Panels of B are packed to [`Isa::columns`] columns; A is read in place where its rows are contiguous, and packed
+//! Panels of B are packed to the width of a tile; A is read in place where its rows are contiguous, and packed
 //! otherwise. Up to [`FEW_ROWS`] rows, a B with contiguous rows is read in place too.
 mod avx2;
 mod avx512;

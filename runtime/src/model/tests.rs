@@ -170,3 +170,57 @@ fn measured_launches_take_time_and_give_the_same_result() {
     let ns = model.measure(p, false);
     assert!(ns.len() == 2 && ns.iter().all(|n| *n > 0), "{ns:?}");
 }
+
+/// Launches of one unit, of many and of none follow each other, in and out of loops; each doubles what the one before
+/// wrote, so a thread that does not wait for another gives a wrong number.
+#[test]
+fn threads_wait_for_each_other_exactly_where_they_must() {
+    let n = 96i64;
+    let at = |base: i64, iter: i64| Access { base, iter, ..Access::whole(BufferId(0)) };
+    let body = |kernel: u32, row: i64, iter: i64| Launch {
+        name: format!("row {row}"),
+        kind: Kind::Map,
+        grid: vec![],
+        stages: vec![Stage::Kernel(KernelStage {
+            kernel,
+            operands: vec![at(row * n, iter), at((row + 1) * n, iter)],
+            span: Span::Same,
+        })],
+        flops: 0,
+        bytes: 0,
+    };
+    // Kernel 0 doubles a whole row, 1 its first element, 2 nothing.
+    let steps = vec![
+        Step::Launch(body(0, 0, 0)),
+        Step::Launch(body(1, 1, 0)),
+        Step::Launch(body(1, 2, 0)),
+        Step::Launch(body(2, 3, 0)),
+        Step::Repeat { times: 0, body: vec![body(1, 3, 0)] },
+        Step::Repeat { times: 5, body: vec![body(1, 3, n)] },
+        Step::Repeat { times: 4, body: vec![body(0, 8, 2 * n), body(1, 9, 2 * n)] },
+        Step::Launch(body(0, 16, 0)),
+    ];
+    let mut m = manifest(vec![Plan {
+        program: "chain".into(),
+        inputs: vec![],
+        outputs: vec![port("y", DType::F32, &[18, n as usize])],
+        buffers: vec![buffer(Place::State("rows".into()), DType::F32, 18 * n as usize)],
+        steps,
+        arena: 0,
+        scratch: 0,
+    }]);
+    m.states = vec![state("rows", &[18, n as usize], None)];
+    m.kernels = [n as u32, 1, 0].map(|units| double(vec![units])).to_vec();
+    for threads in [1, 2, 3] {
+        let mut model = model(&m, threads);
+        let p = model.program("chain").unwrap();
+        for _ in 0..200 {
+            model.reset_states();
+            model.state_bytes_mut(0)[..4].copy_from_slice(&1f32.to_le_bytes());
+            model.run(p);
+            let rows = model.states().view::<f32>(0);
+            let firsts: Vec<f32> = rows.chunks_exact(n as usize).map(|r| r[0].log2()).collect();
+            assert_eq!(firsts, (0..18).map(|i| i as f32).collect::<Vec<_>>(), "{threads} threads");
+        }
+    }
+}
