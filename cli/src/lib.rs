@@ -1,1 +1,44 @@
-//! The lolm command.
+//! The lolm command as a library: what was typed, what it means, and one file a subcommand.
+//!
+//! The only place that reads arguments and the environment, and the only one that uses `anyhow`. An error is one
+//! sentence on stderr and exit code 1; a usage error is clap's, with exit code 2.
+pub mod commands;
+pub mod compiler;
+pub mod draw;
+pub mod inspect;
+pub mod output;
+pub mod programs;
+pub mod spec;
+pub mod table;
+pub mod typed;
+pub mod verify;
+
+use clap::Parser;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the command that these arguments say.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    output::explain_panics();
+    let cli = match typed::Cli::try_parse_from(typed::rewrite(args)) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { 2 } else { 0 };
+            // There is nobody to tell if stderr is closed.
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    match commands::run(cli.chosen()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            output::complain(&e);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Threads to use if none are asked for: as many as the machine runs at once.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}

@@ -1,2 +1,6 @@
-//! The lolm command.
-fn main() {}
+//! The lolm command: a thin binary over the library of the same name.
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lolm::main(std::env::args_os())
+}

@@ -1,0 +1,19 @@
+//! The subcommands, one file each: its arguments and what they make it do.
+pub mod compile;
+pub mod init;
+pub mod inspect;
+pub mod opt;
+pub mod verify;
+
+use crate::typed::Command;
+
+/// Runs a command.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Inspect(c) => c.run(),
+        Command::Compile(c) => c.run(),
+        Command::Opt(c) => c.run(),
+        Command::Init(c) => c.run(),
+        Command::Verify(c) => c.run(),
+    }
+}

@@ -1,0 +1,124 @@
+//! `lolm compile`: a spec becomes an artifact.
+use crate::commands::inspect::memory_of;
+use crate::compiler::{Dump, Emit, Time, compiled, module};
+use crate::inspect::plan::{Memory, Program, show_programs};
+use crate::output::{bytes, seconds, show};
+use crate::programs::{ProgramArgs, USUAL};
+use crate::spec::{self, Overrides};
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Compile a spec to an artifact
+#[derive(Args, Debug)]
+pub struct Compile {
+    /// A spec file, or the name of a built-in spec
+    spec: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    programs: ProgramArgs,
+    /// What the code runs on
+    #[arg(long, default_value = "cpu")]
+    target: Target,
+    /// The artifact [default: the spec's name with .lolm]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write these stages to the folder of --dump, separated by commas
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', requires = "dump")]
+    emit: Vec<Emit>,
+    /// Where the stages of --emit go
+    #[arg(long, value_name = "DIR", requires = "emit")]
+    dump: Option<PathBuf>,
+    /// Say what the programs would take, and write no artifact
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Debug)]
+pub enum Target {
+    /// x86-64 with AVX2 and FMA
+    Cpu,
+}
+
+/// What a compilation gave.
+#[derive(Serialize)]
+struct Report {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact: Option<PathBuf>,
+    bytes: u64,
+    code_bytes: u64,
+    kernels: usize,
+    programs: Vec<Program>,
+    memory: Memory,
+    passes: Vec<Time>,
+    seconds: f64,
+}
+
+impl Compile {
+    pub fn run(self) -> Result<()> {
+        let start = Instant::now();
+        let named = spec::find(&self.spec, &self.overrides)?;
+        let sources = self.programs.sources(&named.spec, &USUAL)?;
+        let dump = Dump { folder: self.dump.clone().unwrap_or_default(), stages: self.emit.clone() };
+        let Target::Cpu = self.target;
+        let (compiled, m, passes) = match self.dry_run {
+            false => compiled(&named, &sources, &dump).map(|(c, m, t)| (Some(c), m, t))?,
+            true => module(&sources, &dump).map(|(m, t)| (None, m, t))?,
+        };
+        let output = self.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.lolm", named.name)));
+        if let Some(c) = &compiled {
+            write_whole(&output, &c.bytes)?;
+        }
+        let report = Report {
+            name: named.name,
+            artifact: compiled.is_some().then_some(output),
+            bytes: compiled.as_ref().map_or(0, |c| c.bytes.len() as u64),
+            code_bytes: compiled.as_ref().map_or(0, |c| c.report.code_bytes as u64),
+            kernels: m.kernels.len(),
+            programs: m.plans.iter().map(Program::of).collect(),
+            memory: memory_of(&m),
+            passes,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        show(self.json, &report, Report::show)
+    }
+}
+
+impl Report {
+    fn show(&self) -> String {
+        let passes: Vec<String> = self.passes.iter().map(|t| format!("{} {}", t.pass, seconds(t.seconds))).collect();
+        let (programs, memory) = (show_programs(&self.programs), self.memory.show());
+        let result = match &self.artifact {
+            Some(path) => format!(
+                "{}: {}, {} kernels in {} of code, in {}",
+                path.display(),
+                bytes(self.bytes),
+                self.kernels,
+                bytes(self.code_bytes),
+                seconds(self.seconds)
+            ),
+            None => format!("{} kernels; no artifact was written", self.kernels),
+        };
+        format!("{programs}\n{memory}\n{}\n{result}\n", passes.join(", "))
+    }
+}
+
+/// Writes a file under another name and renames it, so that it is whole or not there.
+pub fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned());
+    let unfinished = folder.join(format!(".{name}.unfinished"));
+    let put = || {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(&unfinished, data)?;
+        std::fs::rename(&unfinished, path)
+    };
+    put().with_context(|| format!("cannot write {}", path.display()))
+}

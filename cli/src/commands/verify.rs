@@ -1,0 +1,36 @@
+//! `lolm verify`: a golden case, compiled and run, against the numbers in its folder.
+use crate::commands::compile::Target;
+use crate::output::show;
+use crate::verify::{Case, Results};
+use anyhow::{Result, bail};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Compile and run a golden case, and compare every number with those in its folder
+#[derive(Args, Debug)]
+pub struct Verify {
+    /// A folder with case.json, model.safetensors, io.safetensors and grads.safetensors
+    folder: PathBuf,
+    /// What the code runs on
+    #[arg(long, default_value = "cpu")]
+    target: Target,
+    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub fn run(self) -> Result<()> {
+        let Target::Cpu = self.target;
+        let case = Case::load(&self.folder)?;
+        let results = crate::verify::run(&case, self.threads)?;
+        show(self.json, &results, Results::show)?;
+        let wrong: Vec<String> = results.wrong().map(|r| format!("{} {}", r.kind, r.name)).collect();
+        match wrong.len() {
+            0 => Ok(()),
+            n => bail!("{n} of {} numbers are wrong: {}", results.rows.len(), wrong.join(", ")),
+        }
+    }
+}

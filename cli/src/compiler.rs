@@ -1,0 +1,167 @@
+//! From programs to an artifact, with a watch on the way: how long each pass took, and what each stage looked like.
+use crate::spec::Named;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use lolm_codegen::{Compiled, Info};
+use lolm_ir::Graph;
+use lolm_ir::plan::Module;
+use lolm_passes::pipeline::{Phase, Source, compile};
+use lolm_runtime::Artifact;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What can be written to a folder while compiling.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub enum Emit {
+    /// Each program as the model was written
+    Graph,
+    /// With fused operations
+    Raised,
+    /// With maps split and packed where that is cheaper
+    Rewritten,
+    /// With backward pass and optimizer
+    Differentiated,
+    /// As it is clustered into kernels
+    Expanded,
+    /// The distinct kernels
+    Kernels,
+    /// Launches and memory of each program
+    Plan,
+    /// How each kernel is mapped to the machine
+    Schedule,
+    /// The kernels as Cranelift reads them
+    Clif,
+    /// The kernels' machine code
+    Asm,
+}
+
+/// How long a pass took, over all programs.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Time {
+    pub pass: String,
+    pub seconds: f64,
+}
+
+/// A folder that receives chosen stages.
+#[derive(Clone, Debug, Default)]
+pub struct Dump {
+    pub folder: PathBuf,
+    pub stages: Vec<Emit>,
+}
+
+impl Dump {
+    fn wants(&self, e: Emit) -> bool {
+        self.stages.contains(&e)
+    }
+
+    fn graph(&self, phase: Phase, g: &Graph) -> Result<()> {
+        let (stage, name) = match phase {
+            Phase::Graph => (Emit::Graph, "graph"),
+            Phase::Raise => (Emit::Raised, "raised"),
+            Phase::Rewrite => (Emit::Rewritten, "rewritten"),
+            Phase::Differentiate => (Emit::Differentiated, "differentiated"),
+            Phase::Expand => (Emit::Expanded, "expanded"),
+        };
+        match self.wants(stage) {
+            true => write(&self.folder.join(format!("{}.{name}.ir", g.name)), &lolm_ir::text::print(g)),
+            false => Ok(()),
+        }
+    }
+
+    fn module(&self, m: &Module) -> Result<()> {
+        if self.wants(Emit::Kernels) {
+            let text: Vec<String> = m.kernels.iter().enumerate().map(|(i, k)| format!("; k{i}\n{k}")).collect();
+            write(&self.folder.join("kernels.ir"), &text.join("\n"))?;
+        }
+        if self.wants(Emit::Plan) {
+            for p in &m.plans {
+                write(&self.folder.join(format!("{}.plan", p.program)), &lolm_ir::plan::text::print(p))?;
+            }
+        }
+        self.code(m)
+    }
+
+    fn code(&self, m: &Module) -> Result<()> {
+        let files = [(Emit::Schedule, "schedule"), (Emit::Clif, "clif"), (Emit::Asm, "asm")];
+        if !files.iter().any(|(e, _)| self.wants(*e)) {
+            return Ok(());
+        }
+        let mut texts = [const { String::new() }; 3];
+        for (i, k) in m.kernels.iter().enumerate() {
+            let code = lolm_codegen::compile_kernel(k)?;
+            for (text, part) in texts.iter_mut().zip([&code.schedule_text, &code.clif, &code.asm]) {
+                *text += &format!("; k{i} {}\n{part}\n", k.name);
+            }
+        }
+        for ((emit, name), text) in files.iter().zip(&texts) {
+            if self.wants(*emit) {
+                write(&self.folder.join(format!("kernels.{name}")), text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file, with its folder.
+pub fn write(path: &Path, text: &str) -> Result<()> {
+    let put = || {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(path, text)
+    };
+    put().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Runs all passes. Gives the module and the time of each pass.
+pub fn module(sources: &[Source], dump: &Dump) -> Result<(Module, Vec<Time>)> {
+    let mut times: Vec<Time> = vec![];
+    let mut failed = None;
+    let mut last = Instant::now();
+    let mut add = |pass: &str, last: &mut Instant| {
+        let seconds = last.elapsed().as_secs_f64();
+        match times.iter_mut().find(|t| t.pass == pass) {
+            Some(t) => t.seconds += seconds,
+            None => times.push(Time { pass: pass.into(), seconds }),
+        }
+        *last = Instant::now();
+    };
+    let mut first = true;
+    let module = compile(sources, &mut |phase, g| {
+        // The passes behind the last graph of a program have no watch of their own: they end where the next one begins.
+        match phase {
+            Phase::Graph if !first => add("lower and canonicalize", &mut last),
+            Phase::Graph => add("canonicalize", &mut last),
+            Phase::Raise => add("raise", &mut last),
+            Phase::Rewrite => add("rewrite", &mut last),
+            Phase::Differentiate => add("differentiate", &mut last),
+            Phase::Expand => add("expand", &mut last),
+        }
+        first = false;
+        if failed.is_none() {
+            failed = dump.graph(phase, g).err();
+        }
+        last = Instant::now();
+    })?;
+    add("lower and canonicalize", &mut last);
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    dump.module(&module)?;
+    Ok((module, times))
+}
+
+/// Compiles the programs of a spec to the bytes of an artifact. The module comes with it, and the time of each pass.
+pub fn compiled(named: &Named, sources: &[Source], dump: &Dump) -> Result<(Compiled, Module, Vec<Time>)> {
+    let (module, mut times) = module(sources, dump)?;
+    let start = Instant::now();
+    let info = Info { name: named.name.clone(), spec: named.spec.to_string() };
+    let compiled = lolm_codegen::compile(&module, &info)?;
+    times.push(Time { pass: "generate code".into(), seconds: start.elapsed().as_secs_f64() });
+    Ok((compiled, module, times))
+}
+
+/// Compiles the programs of a spec and opens the artifact, as if it had been read from a file.
+pub fn in_memory(named: &Named, sources: &[Source]) -> Result<Artifact> {
+    let (compiled, _, _) = compiled(named, sources, &Dump::default())?;
+    Artifact::from_bytes(compiled.bytes).context("bug: the artifact that was just compiled is refused")
+}

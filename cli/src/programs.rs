@@ -1,0 +1,151 @@
+//! The programs of an artifact: which, in which shapes, and under which names the runtime finds them.
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use lolm_models::{LolmSpec, Noise, Program, build, prefill_sizes};
+use lolm_passes::optimizer::AdamW;
+use lolm_passes::pipeline::{Goal, Source};
+
+/// What a program is for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub enum Kind {
+    /// A training step: forward, losses, backward, clipping, AdamW
+    Train,
+    /// Loss of each token, with statistics of gate, codes and memory
+    Eval,
+    /// Many tokens of a prompt at once, going on from the states
+    Prefill,
+    /// One token, going on from the states
+    Decode,
+    /// Logits and what is inside of the model, for a whole sequence
+    Forward,
+    /// The gradient of every parameter
+    Gradients,
+}
+
+/// What `lolm compile` puts into an artifact.
+pub const USUAL: [Kind; 4] = [Kind::Train, Kind::Eval, Kind::Prefill, Kind::Decode];
+
+/// Lengths in which prompts are taken in, where the memory's chunks allow them.
+const PREFILL: [usize; 4] = [256, 64, 16, 4];
+
+/// Which programs, and their shapes; what is left out comes from the spec.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ProgramArgs {
+    /// Programs, separated by commas
+    #[arg(long, value_name = "KINDS", value_delimiter = ',')]
+    pub programs: Vec<Kind>,
+    /// Sequences of a training step [default: training.batch]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Tokens of a training sequence [default: training.seq]
+    #[arg(long, value_name = "N")]
+    pub seq: Option<usize>,
+    /// Sequences of an evaluation [default: that of training]
+    #[arg(long, value_name = "N")]
+    pub eval_batch: Option<usize>,
+    /// Tokens of an evaluated sequence [default: that of training]
+    #[arg(long, value_name = "N")]
+    pub eval_seq: Option<usize>,
+    /// Lengths in which prompts are taken in, separated by commas [default: of 256, 64, 16, 4 those that fit the memory]
+    #[arg(long, value_name = "LENGTHS", value_delimiter = ',')]
+    pub prefill: Option<Vec<usize>>,
+    /// Sequences that are generated at the same time [default: 1]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<usize>,
+}
+
+impl ProgramArgs {
+    /// The graphs of these programs, or of the `default` ones if none is asked for.
+    pub fn sources(&self, spec: &LolmSpec, default: &[Kind]) -> Result<Vec<Source>> {
+        let kinds = if self.programs.is_empty() { default } else { &self.programs };
+        let mut out: Vec<Source> = vec![];
+        for kind in kinds {
+            for (name, program, goal) in self.of_kind(spec, *kind) {
+                let mut graph = build(spec, &program)?;
+                graph.name = name;
+                if out.iter().any(|s: &Source| s.graph.name == graph.name) {
+                    bail!("program {} is asked for twice", graph.name);
+                }
+                out.push(Source { graph, goal });
+            }
+        }
+        Ok(out)
+    }
+
+    fn of_kind(&self, spec: &LolmSpec, kind: Kind) -> Vec<(String, Program, Goal)> {
+        let t = &spec.training;
+        let (batch, seq) = (self.batch.unwrap_or(t.batch), self.seq.unwrap_or(t.seq));
+        let slots = self.slots.unwrap_or(1);
+        let whole = |name: &str| format!("{name}_{batch}x{seq}");
+        let train = |noise| Program::Train { batch, seq, noise };
+        match kind {
+            Kind::Train => vec![(whole("train"), train(Noise::Random), Goal::Train(adamw(spec)))],
+            Kind::Gradients => vec![(whole("gradients"), train(Noise::Input), Goal::Gradients)],
+            Kind::Forward => {
+                vec![(whole("forward"), Program::Forward { batch, seq, forced_gate: false }, Goal::Forward)]
+            }
+            Kind::Eval => {
+                let (batch, seq) = (self.eval_batch.unwrap_or(batch), self.eval_seq.unwrap_or(seq));
+                vec![(format!("eval_{batch}x{seq}"), Program::Eval { batch, seq }, Goal::Forward)]
+            }
+            Kind::Prefill => {
+                let sizes = self.prefill.clone().unwrap_or_else(|| usual_prefill(spec));
+                let one = |tokens| (format!("prefill_{tokens}"), Program::Step { slots, tokens }, Goal::Forward);
+                sizes.into_iter().map(one).collect()
+            }
+            Kind::Decode => vec![("decode".into(), Program::Step { slots, tokens: 1 }, Goal::Forward)],
+        }
+    }
+}
+
+fn usual_prefill(spec: &LolmSpec) -> Vec<usize> {
+    let possible = prefill_sizes(spec);
+    PREFILL.into_iter().filter(|n| possible.contains(n)).collect()
+}
+
+/// The optimizer as the spec says it.
+pub fn adamw(spec: &LolmSpec) -> AdamW {
+    let o = &spec.optimizer;
+    AdamW {
+        beta1: o.betas[0],
+        beta2: o.betas[1],
+        eps: o.eps,
+        weight_decay: o.weight_decay,
+        clip: Some(o.clip),
+        skip_above: spec.training.loss_limit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(args: &ProgramArgs) -> Vec<String> {
+        let spec = lolm_models::spec::library("lolm-demo").unwrap().unwrap();
+        args.sources(&spec, &USUAL).unwrap().into_iter().map(|s| s.graph.name).collect()
+    }
+
+    #[test]
+    fn programs_are_named_by_their_shapes() {
+        let usual = names(&ProgramArgs::default());
+        assert_eq!(usual, ["train_8x256", "eval_8x256", "prefill_64", "prefill_16", "prefill_4", "decode"]);
+        let args = ProgramArgs { batch: Some(2), eval_seq: Some(64), prefill: Some(vec![32]), ..Default::default() };
+        assert_eq!(names(&args), ["train_2x256", "eval_2x64", "prefill_32", "decode"]);
+        let args = ProgramArgs { programs: vec![Kind::Decode], ..Default::default() };
+        assert_eq!(names(&args), ["decode"]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let spec = lolm_models::spec::library("lolm-demo").unwrap().unwrap();
+        let wrong = [
+            ProgramArgs { seq: Some(4096), ..Default::default() },
+            ProgramArgs { batch: Some(0), ..Default::default() },
+            ProgramArgs { prefill: Some(vec![63]), ..Default::default() },
+            ProgramArgs { prefill: Some(vec![4, 4]), ..Default::default() },
+        ];
+        for args in wrong {
+            assert!(args.sources(&spec, &USUAL).is_err(), "{args:?}");
+        }
+    }
+}

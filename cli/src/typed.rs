@@ -1,0 +1,93 @@
+//! What was typed: the arguments of the command and of its subcommands.
+use crate::commands::*;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+/// Compiles hybrid Transformer/SSM language models ahead of time, trains them and generates with them.
+#[derive(Parser, Debug)]
+#[command(name = "lolm", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Inspect(inspect::Inspect),
+    Compile(compile::Compile),
+    Opt(opt::Opt),
+    Init(init::Init),
+    Verify(verify::Verify),
+}
+
+impl Cli {
+    pub fn chosen(self) -> Command {
+        self.command
+    }
+}
+
+/// Turns `--training.steps 1000` and `--d_model=64` into `--set` arguments: a long option with a dot or an underscore in its
+/// name is a key of the spec, as no option of ours has either.
+pub fn rewrite(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out: Vec<OsString> = vec![];
+    let mut args = args.peekable();
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--") => {
+                out.push(arg);
+                out.extend(args.by_ref());
+            }
+            Some(text) if is_key(text) => {
+                let text = &text[2..];
+                let pair = match (text.contains('='), args.peek().and_then(|v| v.to_str())) {
+                    (true, _) => text.to_string(),
+                    (false, Some(value)) => {
+                        let pair = format!("{text}={value}");
+                        args.next();
+                        pair
+                    }
+                    (false, None) => text.to_string(),
+                };
+                out.push(format!("--set={pair}").into());
+            }
+            _ => out.push(arg),
+        }
+    }
+    out
+}
+
+fn is_key(arg: &str) -> bool {
+    let Some(rest) = arg.strip_prefix("--") else { return false };
+    let name = rest.split_once('=').map_or(rest, |(name, _)| name);
+    let letters = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    letters && name.contains(['.', '_']) && name.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(args: &[&str]) -> Vec<String> {
+        rewrite(args.iter().map(OsString::from)).into_iter().map(|s| s.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn keys_of_the_spec_become_set_arguments() {
+        assert_eq!(rewritten(&["compile", "x", "--training.steps", "9"]), ["compile", "x", "--set=training.steps=9"]);
+        assert_eq!(
+            rewritten(&["--d_model=64", "--gate.init_bias", "-1"]),
+            ["--set=d_model=64", "--set=gate.init_bias=-1"]
+        );
+        // Without a value it is clap that says what is missing.
+        assert_eq!(rewritten(&["--d_model"]), ["--set=d_model"]);
+        for same in [&["--out", "a.b"][..], &["-p", "a_b", "--seed=1"], &["--", "--a.b", "1"], &["--top-k", "3"]] {
+            assert_eq!(rewritten(same), same);
+        }
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}
