@@ -3,12 +3,14 @@
 //! An axis is *fixed* where it has a coordinate. Several coordinates may be in flight at once: all indices of an unrolled
 //! axis, a few vectors of the lane axis. An [`Inst`] picks one of them along each such axis. What was computed is
 //! remembered in scopes that follow the loops, so a value is computed once for each set of coordinates it varies over.
+use crate::array::Array;
 use crate::emit::{Bin, Emit, Un};
 use crate::expand;
 use crate::place::Prefix;
 use crate::schedule::Schedule;
+use crate::sink::Written;
 use lolm_ir::DType;
-use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel, OperandId};
+use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel};
 use lolm_ir::op::{Binary, Unary};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,11 +63,12 @@ pub struct Acc<V> {
 /// What is known inside one loop.
 pub struct Scope<E: Emit> {
     /// Values that vary over these axes and are known outside stand for other coordinates.
-    hides: KAxes,
+    pub hides: KAxes,
     pub values: BTreeMap<Key, E::V>,
     /// States of scans before this step.
     states: BTreeMap<Key, E::V>,
     pub addresses: BTreeMap<Prefix, E::C>,
+    pub arrays: BTreeMap<KValue, Array<E::C>>,
 }
 
 pub struct Gen<'a, E: Emit> {
@@ -76,19 +79,27 @@ pub struct Gen<'a, E: Emit> {
     pub scopes: Vec<Scope<E>>,
     /// The part of an axis that belongs to the unit, where it is not all of it.
     pub tiles: Vec<Option<Tile<E::C>>>,
-    /// Operands that code before this point has written at the coordinates that are fixed here.
-    pub written: BTreeSet<OperandId>,
+    /// What code before this point has written at the coordinates that are fixed here.
+    pub written: BTreeSet<Written>,
+    /// Arrays made so far.
+    pub arrays: u32,
 }
 
 impl<'a, E: Emit> Gen<'a, E> {
     pub fn new(k: &'a Kernel, s: &'a Schedule, e: &'a mut E) -> Self {
         let at = k.axes.iter().map(|_| None).collect();
         let tiles = k.axes.iter().map(|_| None).collect();
-        Gen { k, s, e, at, scopes: vec![], tiles, written: BTreeSet::new() }
+        Gen { k, s, e, at, scopes: vec![], tiles, written: BTreeSet::new(), arrays: 0 }
     }
 
     pub fn open_scope(&mut self, hides: KAxes) {
-        let scope = Scope { hides, values: BTreeMap::new(), states: BTreeMap::new(), addresses: BTreeMap::new() };
+        let scope = Scope {
+            hides,
+            values: BTreeMap::new(),
+            states: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            arrays: BTreeMap::new(),
+        };
         self.scopes.push(scope);
     }
     pub fn depth(&self) -> usize {
@@ -160,19 +171,28 @@ impl<'a, E: Emit> Gen<'a, E> {
         let key = self.key(v, inst);
         self.search(self.k.value(v).axes, |s| s.values.get(&key).copied())
     }
-    fn state(&self, scan: KValue, inst: &Inst) -> Option<E::V> {
+    fn carried_state(&self, scan: KValue, inst: &Inst) -> Option<E::V> {
         let key = self.key(scan, inst);
         self.search(self.k.value(scan).axes, |s| s.states.get(&key).copied()).map(|s| s.1)
+    }
+    /// The state of a scan before this step, from a register or an array.
+    fn state(&mut self, scan: KValue, inst: &Inst) -> Gives<E::V> {
+        match self.carried_state(scan, inst) {
+            Some(h) => Ok(h),
+            None => self.array_state(scan, inst),
+        }
     }
     /// True if all instances of the value were computed.
     pub fn is_known(&self, v: KValue) -> bool {
         let axes = self.k.value(v).axes;
         self.fixed().contains(axes) && self.insts(axes).iter().all(|i| self.lookup(v, i).is_some())
     }
-    /// True if a loop around here carries the scan.
+    /// True if a loop around here carries the scan, in registers or in an array.
     pub fn is_carried(&self, scan: KValue) -> bool {
         let axes = self.k.value(scan).axes;
-        self.fixed().contains(axes) && self.insts(axes).iter().all(|i| self.state(scan, i).is_some())
+        let in_registers =
+            self.fixed().contains(axes) && self.insts(axes).iter().all(|i| self.carried_state(scan, i).is_some());
+        in_registers || self.array(scan).is_some_and(|a| !a.done)
     }
 
     pub fn eval(&mut self, v: KValue, inst: &Inst) -> Gives<E::V> {
@@ -194,10 +214,8 @@ impl<'a, E: Emit> Gen<'a, E> {
                 return self.fold_registers(v, *a, inst);
             }
             KOp::Scan { axis, .. } => return self.scan_step(v, *axis, inst),
-            KOp::Prev(_) => {
-                return self.state(value.args[0], inst).ok_or_else(|| self.nowhere(v));
-            }
-            KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) | KOp::Last(_) => return Err(self.nowhere(v)),
+            KOp::Prev(_) => return self.state(value.args[0], inst),
+            KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) | KOp::Last(_) => return self.array_result(v, inst),
             KOp::Store(..) | KOp::Accumulate(..) => return Err(self.nowhere(v)),
             op @ (KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_)) => op,
         };
@@ -262,7 +280,7 @@ impl<'a, E: Emit> Gen<'a, E> {
 
     /// One step of a scan that a loop carries.
     fn scan_step(&mut self, v: KValue, axis: KAxis, inst: &Inst) -> Gives<E::V> {
-        let h = self.state(v, inst).ok_or_else(|| self.nowhere(v))?;
+        let h = self.state(v, inst)?;
         let args = &self.k.value(v).args;
         let (a, b) = (self.eval(args[0], inst)?, self.eval(args[1], inst)?);
         self.e.note(v.0);

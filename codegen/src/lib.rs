@@ -2,15 +2,18 @@
 //!
 //! A kernel is verified, [`schedule`] maps its axes to the machine, `stream` generates a loop nest over the small
 //! [`emit::Emit`] trait, `cpu` turns that into code, and `pack` puts the code of all kernels into an artifact.
+mod array;
 pub mod cpu;
 pub mod emit;
 mod eval;
 mod expand;
 mod fold;
+mod level;
 mod nest;
 mod pack;
 mod place;
 pub mod schedule;
+mod sink;
 mod stream;
 
 pub use pack::{Compiled, Info, Report, compile};

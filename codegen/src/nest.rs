@@ -6,6 +6,7 @@
 //! its index modulo the tile, even where the range of the axis starts or ends inside one. Other folds are chains.
 use crate::emit::Emit;
 use crate::eval::{Acc, At, Fail, Gen, Gives, Inst, Key, Keyed, Tile, with};
+use crate::sink::Sink;
 use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue};
 use std::collections::BTreeMap;
 
@@ -39,16 +40,47 @@ struct Carried<V> {
 }
 
 impl<E: Emit> Gen<'_, E> {
-    /// Emits a loop along an axis: the folds are known afterwards, the stores are done.
-    pub fn open(&mut self, x: KAxis, folds: &[KValue], sinks: &[KValue]) -> Gives<()> {
-        let scans = self.scans(x, folds, sinks)?;
-        let down = scans.iter().any(|s| matches!(self.k.value(*s).op, KOp::Scan { reverse: true, .. }));
-        let parts = self.parts(x, sinks, !scans.is_empty())?;
+    /// Emits a loop along an axis: the folds are known afterwards, the sinks are done.
+    pub fn open(&mut self, x: KAxis, folds: &[KValue], sinks: &[Sink]) -> Gives<()> {
+        let fixed = self.fixed();
+        let fits = |g: &Self, v: &KValue| fixed.contains(g.k.value(*v).axes.without(x));
+        let is_last = |g: &Self, v: &KValue| matches!(g.k.value(*v).op, KOp::Last(_));
+        let (scans, far_scans): (Vec<_>, Vec<_>) =
+            self.scans(x, folds, sinks)?.into_iter().partition(|v| fits(self, v));
+        let (lasts, folds): (Vec<KValue>, Vec<KValue>) = folds.iter().partition(|v| is_last(self, v));
+        let (folds, far_folds): (Vec<_>, Vec<_>) = folds.into_iter().partition(|v| fits(self, v));
+        let parts = self.parts(x, sinks, scans.len() + far_scans.len() > 0)?;
+        let inner = self.start_arrays(x, &far_scans, &far_folds)?;
+        self.open_parts(x, parts, (&scans, &lasts), &folds, &[sinks, &inner].concat())?;
+        far_scans.iter().chain(&far_folds).for_each(|v| self.finish_array(*v));
+        Ok(())
+    }
+
+    /// Makes arrays for what does not fit in registers, fills them, and gives the sinks that update them in the loop.
+    fn start_arrays(&mut self, x: KAxis, scans: &[KValue], folds: &[KValue]) -> Gives<Vec<Sink>> {
+        for v in scans.iter().chain(folds) {
+            self.make_array(*v, x)?;
+        }
+        let starts: Vec<Sink> = scans.iter().chain(folds).map(|v| Sink::Start(*v)).collect();
+        self.prepare(&[], &starts)?;
+        self.leaf(&starts)?;
+        Ok(folds.iter().map(|v| Sink::Fold(*v)).chain(scans.iter().map(|v| Sink::State(*v))).collect())
+    }
+
+    fn open_parts(
+        &mut self,
+        x: KAxis,
+        parts: Vec<Part<E::C>>,
+        (scans, lasts): (&[KValue], &[KValue]),
+        folds: &[KValue],
+        sinks: &[Sink],
+    ) -> Gives<()> {
+        let down = self.is_down(x, sinks, scans);
         let outer = self.at[x.0 as usize].take();
         let before = self.written.clone();
         let mut written = before.clone();
         let mut partial: Option<Partial<E::V>> = None;
-        let mut states = self.initial_states(x, &scans)?;
+        let mut states = self.initial_states(x, scans)?;
         for part in parts {
             self.written = before.clone();
             let partial_in = self.partial(x, folds, partial.take(), part.shape)?;
@@ -60,10 +92,8 @@ impl<E: Emit> Gen<'_, E> {
         self.written = written;
         self.at[x.0 as usize] = outer;
         for ((s, i), h) in states {
-            for last in folds.iter().filter(|f| self.k.value(**f).args[0] == s) {
-                if matches!(self.k.value(*last).op, KOp::Last(_)) {
-                    self.set(*last, &i, h);
-                }
+            for last in lasts.iter().filter(|f| self.k.value(**f).args[0] == s) {
+                self.set(*last, &i, h);
             }
         }
         let single = self.partial(x, folds, partial, Shape::Single)?;
@@ -73,10 +103,17 @@ impl<E: Emit> Gen<'_, E> {
         Ok(())
     }
 
+    /// Whether a scan of the loop, in registers or in an array, runs downwards; all of them do, or none.
+    fn is_down(&self, x: KAxis, sinks: &[Sink], scans: &[KValue]) -> bool {
+        let states = sinks.iter().filter(|s| matches!(s, Sink::State(_))).map(|s| s.value());
+        let down = |v: KValue| self.k.value(v).op == KOp::Scan { axis: x, reverse: true };
+        states.chain(scans.iter().copied()).any(down)
+    }
+
     /// The scans along the axis that the loop must carry.
-    fn scans(&self, x: KAxis, folds: &[KValue], sinks: &[KValue]) -> Gives<Vec<KValue>> {
+    fn scans(&self, x: KAxis, folds: &[KValue], sinks: &[Sink]) -> Gives<Vec<KValue>> {
         let along = |v: &KValue| matches!(self.k.value(*v).op, KOp::Scan { axis, .. } if axis == x);
-        let scans: Vec<KValue> = self.slice(&[folds, sinks].concat()).into_iter().filter(along).collect();
+        let scans: Vec<KValue> = self.slice(folds, sinks).into_iter().filter(along).collect();
         let reverse = |v: &KValue| matches!(self.k.value(*v).op, KOp::Scan { reverse: true, .. });
         if scans.iter().any(reverse) && !scans.iter().all(reverse) {
             let name = &self.k.axis(x).name;
@@ -101,7 +138,7 @@ impl<E: Emit> Gen<'_, E> {
     }
 
     /// The parts of a loop that have iterations, in order.
-    fn parts(&mut self, x: KAxis, sinks: &[KValue], scans: bool) -> Gives<Vec<Part<E::C>>> {
+    fn parts(&mut self, x: KAxis, sinks: &[Sink], scans: bool) -> Gives<Vec<Part<E::C>>> {
         let range = self.k.axis(x);
         let bounded = range.lo.is_some() || range.hi.is_some();
         let tile = self.tiles[x.0 as usize].filter(|_| !sinks.is_empty());
@@ -224,7 +261,7 @@ impl<E: Emit> Gen<'_, E> {
     /// Partial results brought into the shape that the next part works in, or fresh ones.
     fn partial(&mut self, x: KAxis, folds: &[KValue], from: Option<Partial<E::V>>, to: Shape) -> Gives<Partial<E::V>> {
         let mut accs = BTreeMap::new();
-        for f in folds.iter().filter(|f| !matches!(self.k.value(**f).op, KOp::Last(_))) {
+        for f in folds {
             for i in self.insts(self.k.value(*f).axes) {
                 match &from {
                     None => self.fresh(x, (*f, i), to, &mut accs)?,
@@ -315,7 +352,7 @@ impl<E: Emit> Gen<'_, E> {
         part: &Part<E::C>,
         down: bool,
         into: Carried<E::V>,
-        sinks: &[KValue],
+        sinks: &[Sink],
     ) -> Gives<Carried<E::V>> {
         let carry = into.values();
         let once = part.count == Some(1);
@@ -348,7 +385,7 @@ impl<E: Emit> Gen<'_, E> {
     }
 
     /// One iteration: deeper loops first, then folds, stores and scans of this level.
-    fn body(&mut self, x: KAxis, mut c: Carried<E::V>, sinks: &[KValue]) -> Gives<Carried<E::V>> {
+    fn body(&mut self, x: KAxis, mut c: Carried<E::V>, sinks: &[Sink]) -> Gives<Carried<E::V>> {
         let mut values: Vec<KValue> = c.states.iter().map(|s| s.0.0).collect();
         for (f, _) in c.partial.accs.keys() {
             values.extend(self.k.value(*f).args.iter().take(2));

@@ -3,8 +3,16 @@
 //! The parts of an address that outer loops fix are added up there, and inner loops start from the longest sum they find.
 use crate::emit::{Access, Bin, Emit, Lane};
 use crate::eval::{Fail, Gen, Gives, Inst, Key, SLOTS};
+use crate::sink::Written;
 use lolm_ir::DType;
-use lolm_ir::kernel::{KAxis, KOp, KValue, Mode, OperandId, View};
+use lolm_ir::kernel::{KAxis, KValue, OperandId, View};
+
+/// What an address is relative to: an operand, or the array of a value, with its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Base {
+    Operand(OperandId),
+    Array(KValue, u32),
+}
 
 /// A summand of an address.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,14 +23,14 @@ pub enum Term {
 /// Which summand, with the depth of the scope it comes from; its coordinate; its stride.
 type Summand<C> = ((usize, Term), C, i64);
 /// A sum of the first terms of an address, outer ones first, with the depths of the scopes that they come from.
-pub type Prefix = (OperandId, Vec<(usize, Term, i64)>);
+pub type Prefix = (Base, Vec<(usize, Term, i64)>);
 
 impl<E: Emit> Gen<'_, E> {
     pub fn load(&mut self, v: KValue, o: OperandId, view: &View, inst: &Inst) -> Gives<E::V> {
-        if self.written.contains(&o) {
+        if self.written.contains(&Written::Operand(o)) {
             return Err(Fail::Limit(format!("`{}` would read what is already written", self.k.line(v))));
         }
-        let mut access = self.access(v, o, view, inst)?;
+        let mut access = self.access(v, Base::Operand(o), view, inst)?;
         self.guard_range(view, inst, &mut access)?;
         self.e.note(v.0);
         Ok(self.e.load(&access))
@@ -42,37 +50,10 @@ impl<E: Emit> Gen<'_, E> {
         Ok(())
     }
 
-    /// Performs a store or an accumulation.
-    pub fn sink(&mut self, v: KValue, inst: &Inst) -> Gives<()> {
-        let value = self.k.value(v);
-        let Some((o, view)) = value.access() else { return Err(self.nowhere(v)) };
-        let source = self.stored(v);
-        let x = self.eval(source, inst)?;
-        let access = self.access(v, o, view, inst)?;
-        self.e.note(v.0);
-        if self.k.operand(o).mode == Mode::InOut {
-            self.written.insert(o);
-        }
-        match value.op {
-            KOp::Accumulate(..) => self.e.accumulate(&access, x),
-            _ => self.e.store(&access, x),
-        }
-        Ok(())
-    }
-
-    /// The value that a sink writes. The rounding of a store makes a cast to bf16 before it unnecessary.
-    pub fn stored(&self, v: KValue) -> KValue {
-        let x = self.k.value(v).args[0];
-        let source = self.k.value(x);
-        match source.op {
-            KOp::Cast(DType::Bf16) if self.k.value(source.args[0]).dtype == DType::F32 => source.args[0],
-            _ => x,
-        }
-    }
-
-    fn access(&mut self, v: KValue, o: OperandId, view: &View, inst: &Inst) -> Gives<Access<E>> {
+    /// The access of a value to memory at an instance.
+    pub fn access(&mut self, v: KValue, base: Base, view: &View, inst: &Inst) -> Gives<Access<E>> {
         let guard = view.guard.map(|g| self.eval(g, inst)).transpose()?;
-        let dtype = self.k.operand(o).dtype;
+        let dtype = self.dtype_at(base);
         let (mut offset, mut varying) = (view.base, vec![]);
         for (a, stride) in &view.terms {
             let at = self.at(*a)?;
@@ -86,7 +67,7 @@ impl<E: Emit> Gen<'_, E> {
         }
         let terms = self.terms(view, inst)?;
         let constant: i64 = terms.iter().filter_map(|(_, c, s)| self.e.known(*c).map(|c| c * s)).sum();
-        let address = self.address(o, terms)?;
+        let address = self.address(base, terms)?;
         let lane = match self.vector_axis() {
             Some(_) if !varying.is_empty() => {
                 let stride = self.vector_axis().map_or(0, |a| view.stride(a));
@@ -122,16 +103,16 @@ impl<E: Emit> Gen<'_, E> {
     }
 
     /// Adds up an address, starting from the longest prefix that an outer scope has.
-    fn address(&mut self, o: OperandId, mut terms: Vec<Summand<E::C>>) -> Gives<E::C> {
+    fn address(&mut self, base: Base, mut terms: Vec<Summand<E::C>>) -> Gives<E::C> {
         terms.retain(|(_, c, _)| self.e.known(*c).is_none());
-        let bytes = self.k.operand(o).dtype.bytes() as i64;
-        let prefix = |n: usize| -> Prefix { (o, terms[..n].iter().map(|t| (t.0.0, t.0.1.clone(), t.2)).collect()) };
+        let bytes = self.dtype_at(base).bytes() as i64;
+        let prefix = |n: usize| -> Prefix { (base, terms[..n].iter().map(|t| (t.0.0, t.0.1.clone(), t.2)).collect()) };
         let find = |n: usize| {
             let p = prefix(n);
             self.scopes.iter().rev().find_map(|s| s.addresses.get(&p).copied())
         };
         let known = (0..=terms.len()).rev().find_map(|n| find(n).map(|c| (n, c)));
-        let (from, mut sum) = known.unwrap_or_else(|| (0, self.e.operand(o)));
+        let (from, mut sum) = known.map_or_else(|| self.start(base).map(|c| (0, c)), Ok)?;
         for (n, (_, coord, stride)) in terms.iter().enumerate().skip(from) {
             let part = self.e.coord_mul(*coord, stride * bytes);
             sum = self.e.coord_add(sum, part);
@@ -142,10 +123,23 @@ impl<E: Emit> Gen<'_, E> {
         Ok(sum)
     }
 
+    fn dtype_at(&self, base: Base) -> DType {
+        match base {
+            Base::Operand(o) => self.k.operand(o).dtype,
+            Base::Array(v, _) => self.k.value(v).dtype,
+        }
+    }
+    fn start(&mut self, base: Base) -> Gives<E::C> {
+        match base {
+            Base::Operand(o) => Ok(self.e.operand(o)),
+            Base::Array(v, _) => self.array(v).map(|a| a.base).ok_or_else(|| self.nowhere(v)),
+        }
+    }
+
     /// Computes what is known of the address of an access that a loop to be opened will use.
     pub fn touch(&mut self, v: KValue) -> Gives<()> {
         let Some((o, view)) = self.k.value(v).access() else { return Ok(()) };
         let terms = self.terms(view, &[0; SLOTS])?;
-        self.address(o, terms).map(|_| ())
+        self.address(Base::Operand(o), terms).map(|_| ())
     }
 }

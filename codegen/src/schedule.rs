@@ -130,19 +130,19 @@ impl Chooser<'_> {
 
     /// The axis along which most accesses are contiguous and fewest jump.
     fn lane(&self) -> Option<KAxis> {
-        let may = |a: &KAxis| {
-            self.len(*a) >= 4 && !self.is_scanned(*a) && !self.is_single_unit(*a) && !self.is_folded_in_scan(*a)
-        };
-        let score = |a: &KAxis| -> (i64, KAxis) {
+        let may = |a: &KAxis| self.len(*a) >= 4 && !self.is_scanned(*a) && !self.is_single_unit(*a);
+        let score = |a: &KAxis| -> (bool, i64, KAxis) {
             let all = self.k.values.iter().map(|v| self.lane_score(v, *a)).sum::<i64>();
             let bound = |b: KValue| self.k.value(b).axes.has(*a);
             let bounds = self.axes().flat_map(|x| self.k.bounds(x)).filter(|b| bound(*b)).count() as i64;
-            (all - 100 * bounds - 4 * self.is_summed(*a) as i64, *a)
+            // A fold along the lanes at each step of a scan is slow, but better than no lanes.
+            let far = self.is_folded_in_scan(*a);
+            (!far, all - 100 * bounds - 4 * self.is_summed(*a) as i64, *a)
         };
         self.axes()
             .filter(may)
             .max_by_key(score)
-            .filter(|a| score(a).0 > 0 || self.k.values.iter().all(|v| !jumps(v, *a)))
+            .filter(|a| score(a).1 > 0 || self.k.values.iter().all(|v| !jumps(v, *a)))
     }
 
     /// An access counts for what it moves: the more axes it varies over the more.

@@ -223,7 +223,9 @@ fn scan(b: usize, t: usize, e: usize, n: usize) -> String {
 
 #[test]
 fn selective_scans() {
-    for (b, t, e, n) in [(2, 33, 40, 8), (1, 1, 64, 16), (3, 5, 7, 3), (1, 20, 3, 2), (1, 9, 5, 64), (2, 4, 20, 30)] {
+    for (b, t, e, n) in
+        [(2, 33, 40, 8), (1, 1, 64, 16), (3, 5, 7, 3), (1, 20, 3, 2), (1, 9, 5, 64), (2, 4, 20, 30), (1, 3, 9, 70)]
+    {
         let k = kernel(&scan(b, t, e, n));
         let mut data = inputs(&k, 6);
         data[2 + 1].iter_mut().for_each(|a| *a = -a.abs());
@@ -755,4 +757,67 @@ fn one_number_of_all() {
 }",
         2e-6,
     );
+}
+
+/// States per channel that are summed over channels at every step: they lie in an array.
+#[test]
+fn scan_gradient() {
+    let k = kernel(
+        "kernel @scan_grad_32 {
+  axis b 2
+  axis group 2
+  axis t 32
+  axis n 8
+  axis tile 32
+  in $dt f32 4096
+  in $a f32 512
+  in $b f32 512
+  in $c f32 512
+  in $u f32 8192
+  in $states f32 32768
+  in $dy f32 4096
+  out $d_dt f32 4096
+  out $du f32 4096
+  out $da_part f32 1024
+  out $db_part f32 1024
+  out $dc_part f32 1024
+  units b 1, group 1
+  %0 f32[b group t tile] = load $dt[2048*b + 32*group + 64*t + tile]
+  %1 f32[group n tile] = load $a[32*group + 64*n + tile]
+  %2 f32[b t n] = load $b[256*b + 8*t + n]
+  %3 f32[b t n] = load $c[256*b + 8*t + n]
+  %4 f32[b group t tile] = load $u[4096*b + 32*group + 128*t + tile]
+  %5 f32[b group t n tile] = mul %0 %1
+  %6 f32[b group t n tile] = exp %5
+  %7 f32[b group t n tile] = load $states[16384*b + 8192*group + 256*t + 32*n + tile]
+  %8 f32[b group t tile] = load $dy[2048*b + 32*group + 64*t + tile]
+  %9 f32[b group t n tile] = mul %8 %3
+  %10 f32[b group t n tile] = mul %6 %9
+  %11 f32[] = const 0.0
+  %12 f32[b group t n tile] = rscan.t %6 %10 %11
+  %13 f32[b group t n tile] = prev.t %12
+  %14 f32[b group t n tile] = add %13 %9
+  %15 f32[b group t tile] = mul %0 %4
+  %16 f32[b group t n tile] = mul %15 %2
+  %17 f32[b group t n tile] = fma %6 %7 %16
+  %18 f32[b group t n tile] = mul %14 %7
+  %19 f32[b group t n tile] = mul %18 %6
+  %20 f32[b group t tile] = dot.n %19 %1
+  %21 f32[b group t tile] = dot.n %14 %2
+  %22 f32[b group t tile] = fma %21 %4 %20
+  %23 f32[b group t tile] = mul %21 %0
+  %24 f32[b group t tile] = store $d_dt[2048*b + 32*group + 64*t + tile] %22
+  %25 f32[b group t tile] = store $du[2048*b + 32*group + 64*t + tile] %23
+  %26 f32[b group n tile] = dot.t %19 %0
+  %27 f32[b group n tile] = store $da_part[512*b + 256*group + n + 8*tile] %26
+  %28 f32[b group t n] = dot.tile %14 %15
+  %29 f32[b group t n] = dot.tile %17 %8
+  %30 f32[b group t n] = store $db_part[512*b + 256*group + 8*t + n] %28
+  %31 f32[b group t n] = store $dc_part[512*b + 256*group + 8*t + n] %29
+}",
+    );
+    let mut data = inputs(&k, 8);
+    data[1].iter_mut().for_each(|a| *a = -a.abs());
+    data[0].iter_mut().for_each(|dt| *dt = dt.abs());
+    check_on(&k, &data, 5e-6);
 }
