@@ -1,55 +1,50 @@
-//! Prints the plan of a spec's training step: launches by kind with their work, and what is left unfused.
+//! Times a spec's training step: `plan SPEC BATCH SEQ [RUNS]`.
 use lolm_models::{LolmSpec, Noise, Program, build};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Source, compile};
-use std::collections::BTreeMap;
+use lolm_runtime::bench::Profile;
+use lolm_runtime::{Artifact, Model};
+use std::time::Instant;
 fn main() {
     let a: Vec<String> = std::env::args().collect();
-    let (spec, b, t) = (&a[1], a[2].parse().unwrap(), a[3].parse().unwrap());
+    let (spec, batch, seq) = (&a[1], a[2].parse().unwrap(), a[3].parse().unwrap());
     let spec = LolmSpec::load(std::path::Path::new(spec)).unwrap();
-    let t0 = std::time::Instant::now();
-    let mut graph = build(&spec, &Program::Train { batch: b, seq: t, noise: Noise::Random }).unwrap();
+    let mut graph = build(&spec, &Program::Train { batch, seq, noise: Noise::Random }).unwrap();
     graph.name = "train".into();
     let adamw = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0), skip_above: 1000.0 };
-    let t1 = std::time::Instant::now();
-    let mut last = t1;
-    let m = compile(&[Source { graph, goal: Goal::Train(adamw) }], &mut |p, g| {
-        println!("{p:?}: {} nodes {:?}", g.nodes.len(), last.elapsed());
-        last = std::time::Instant::now();
-        if p == lolm_passes::pipeline::Phase::Differentiate && a.len() > 4 {
-            println!("{}", lolm_ir::text::print(g))
-        }
-    })
-    .unwrap();
-    println!("lower {:?}", last.elapsed());
-    println!(
-        "build {:?} compile {:?}, {} kernels, {} steps, arena {} MB, scratch {} MB",
-        t1 - t0,
-        t1.elapsed(),
-        m.kernels.len(),
-        m.plans[0].steps.len(),
-        m.plans[0].arena >> 20,
-        m.plans[0].scratch >> 20
-    );
-    let mut by: BTreeMap<_, (usize, u64, u64)> = BTreeMap::new();
-    for s in &m.plans[0].steps {
-        let lolm_ir::plan::Step::Launch(l) = s else { continue };
-        let e = by.entry(format!("{:?}", l.kind)).or_default();
-        e.0 += 1;
-        e.1 += l.flops;
-        e.2 += l.bytes;
-        if a.len() > 4 {
-            println!(
-                "{:?} {} grid {:?} {:.1} MFLOP {:.2} MB",
-                l.kind,
-                l.name,
-                l.grid,
-                l.flops as f64 / 1e6,
-                l.bytes as f64 / 1e6
-            );
+    let t = Instant::now();
+    let m = compile(&[Source { graph, goal: Goal::Train(adamw) }], &mut |_, _| ()).unwrap();
+    println!("passes {:?}", t.elapsed());
+    let t = Instant::now();
+    let c = lolm_codegen::compile(&m, &lolm_codegen::Info::default()).unwrap();
+    println!("codegen {:?} {} kernels {} KB", t.elapsed(), m.kernels.len(), c.bytes.len() >> 10);
+    let mut model = Model::load(Artifact::from_bytes(c.bytes).unwrap(), 2).unwrap();
+    lolm_runtime::weights::init(&mut model, 1);
+    let p = model.program("train").unwrap();
+    for name in ["tokens", "targets"] {
+        let i = model.input(p, name, lolm_ir::DType::I32).unwrap();
+        for (j, x) in model.input_mut::<i32>(i).iter_mut().enumerate() {
+            *x = (j * 7919 % spec.vocab_size) as i32;
         }
     }
-    for (k, v) in by {
-        println!("{k:14} {:5} launches {:9.3} GFLOP {:9.1} MB", v.0, v.1 as f64 / 1e9, v.2 as f64 / 1e6);
+    for (name, v) in [("tau", 1.0f32), ("lr", 1e-4)] {
+        if let Ok(i) = model.input(p, name, lolm_ir::DType::F32) {
+            model.input_mut::<f32>(i)[0] = v;
+        }
+    }
+    for _ in 0..a.get(4).map_or(4, |x| x.parse().unwrap()) {
+        let t = Instant::now();
+        model.run(p);
+        let loss = model.output(p, "loss.total", lolm_ir::DType::F32).unwrap();
+        println!("step {:?} loss {}", t.elapsed(), model.output_slice::<f32>(loss)[0]);
+    }
+    let prof = Profile::of(&mut model, p, 1);
+    for r in prof.by_kind() {
+        println!("{r:?}");
+    }
+    let mut rows = prof.launches.clone();
+    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    for r in rows.iter().take(40) {
+        println!("{:9.3} ms {:8.1} GFLOP/s {:8.1} GB/s {}", r.seconds * 1e3, r.gflops(), r.gbytes(), r.name);
     }
 }

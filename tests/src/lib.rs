@@ -1,3 +1,4 @@
 //! Filetests, golden cases, properties and tidy: what the tests of the whole road share.
+pub mod compiled;
 pub mod golden;
 pub mod plan_interp;

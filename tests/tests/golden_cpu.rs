@@ -1,32 +1,11 @@
 //! Compiled for the CPU, the golden cases give PyTorch's outputs, losses, gradients and trajectory.
-use lolm_models::{Noise, Program, build};
+use lolm_models::{Noise, Program};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Source, compile};
-use lolm_runtime::{Artifact, Data, Model, Tensor};
+use lolm_passes::pipeline::Goal;
+use lolm_runtime::{Data, Model, Tensor};
+use lolm_tests::compiled::{model, source};
 use lolm_tests::golden::{CASES, Case, distance};
 use std::collections::BTreeMap;
-
-fn model(case: &Case, sources: &[Source], threads: usize) -> Model {
-    let module = compile(sources, &mut |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let info = lolm_codegen::Info { name: case.name.into(), spec: String::new() };
-    let compiled = lolm_codegen::compile(&module, &info).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let mut model = Model::load(Artifact::from_bytes(compiled.bytes).unwrap(), threads).unwrap();
-    let names: Vec<String> = model.params().slots().iter().map(|s| s.name.clone()).collect();
-    for (slot, name) in names.iter().enumerate() {
-        let weights = &case.weights[name].1;
-        for (to, from) in model.param_mut(slot).iter_mut().zip(weights) {
-            *to = *from as f32;
-        }
-    }
-    model.reset_states();
-    model
-}
-
-fn source(case: &Case, name: &str, program: Program, goal: Goal) -> Source {
-    let mut graph = build(&case.spec, &program).unwrap();
-    graph.name = name.into();
-    Source { graph, goal }
-}
 
 /// The inputs that a program has, from the case's tensors and these scalars.
 fn inputs(model: &Model, case: &Case, program: &str, scalars: &[(&str, f64)]) -> Vec<(String, Tensor)> {
@@ -68,7 +47,7 @@ fn outputs_agree() {
         let (batch, seq) = shape(&case);
         let mut m = model(
             &case,
-            &[source(&case, "forward", Program::Forward { batch, seq, forced_gate: false }, Goal::Forward)],
+            &[source(&case.spec, "forward", Program::Forward { batch, seq, forced_gate: false }, Goal::Forward)],
             2,
         );
         let out = call(&mut m, &case, "forward", &[]);
@@ -84,7 +63,7 @@ fn losses_and_gradients_agree() {
     for case in CASES.map(Case::load) {
         let (batch, seq) = shape(&case);
         let program = Program::Train { batch, seq, noise: Noise::Input };
-        let mut m = model(&case, &[source(&case, "grad", program, Goal::Gradients)], 2);
+        let mut m = model(&case, &[source(&case.spec, "grad", program, Goal::Gradients)], 2);
         let out = call(&mut m, &case, "grad", &[]);
         for (part, expected) in case.json["losses"].as_object().unwrap() {
             let d = distance(&out[&format!("loss.{part}")], &[expected.as_f64().unwrap()]);
@@ -113,7 +92,7 @@ fn five_steps_agree() {
             skip_above: 1000.0,
         };
         let program = Program::Train { batch, seq, noise: Noise::Input };
-        let mut m = model(&case, &[source(&case, "train", program, Goal::Train(adamw))], 2);
+        let mut m = model(&case, &[source(&case.spec, "train", program, Goal::Train(adamw))], 2);
         for (step, expected) in case.json["trajectory"].as_array().unwrap().iter().enumerate() {
             let out = call(&mut m, &case, "train", &[("lr", o.lr)]);
             for (name, key) in [("loss.total", "loss"), ("grad_norm", "grad_norm")] {

@@ -1,0 +1,65 @@
+//! Token by token, and in chunks, generation gives the logits of one full pass, across the borders of memory chunks.
+use lolm_models::{Program, prefill_sizes};
+use lolm_passes::pipeline::Goal;
+use lolm_runtime::generate::{Generator, Settings};
+use lolm_runtime::{Model, Tensor};
+use lolm_tests::compiled::{model, source};
+use lolm_tests::golden::{CASES, Case, distance};
+
+/// Four memory chunks of six tokens.
+const CONTEXT: usize = 24;
+
+fn tokens(case: &Case) -> Vec<u32> {
+    (0..CONTEXT).map(|i| (i * i * 31 + 7 * i + 3) as u32 % case.spec.vocab_size as u32).collect()
+}
+
+/// The logits of every position by one full pass.
+fn full_pass(case: &Case, m: &mut Model) -> Vec<f32> {
+    let ids = tokens(case).iter().map(|t| *t as i32).collect();
+    let mut given = vec![("tokens", Tensor::i32(&[1, CONTEXT], ids))];
+    if case.spec.regime.is_some() {
+        given.push(("tau", Tensor::f32(&[], vec![case.tau() as f32])));
+    }
+    m.call("forward", &given).unwrap()["logits"].as_f32().unwrap().to_vec()
+}
+
+fn compiled(case: &mut Case) -> Model {
+    case.spec.max_seq_len = CONTEXT;
+    let spec = &case.spec;
+    let mut sources = vec![
+        source(spec, "forward", Program::Forward { batch: 1, seq: CONTEXT, forced_gate: false }, Goal::Forward),
+        source(spec, "decode", Program::Step { slots: 1, tokens: 1 }, Goal::Forward),
+    ];
+    for t in prefill_sizes(spec).into_iter().filter(|t| *t > 1) {
+        sources.push(source(spec, &format!("prefill_{t}"), Program::Step { slots: 1, tokens: t }, Goal::Forward));
+    }
+    model(case, &sources, 2)
+}
+
+/// The greatest relative error of the logits after each piece of the sequence.
+fn worst(case: &Case, m: &mut Model, expected: &[f32], pieces: &[usize]) -> f64 {
+    let settings = Settings { max_seq_len: CONTEXT, gate_force: -1.0, tau: case.tau() as f32 };
+    let mut g = Generator::new(m, settings).unwrap();
+    let (ids, width) = (tokens(case), case.spec.vocab_size);
+    let wide = |x: &[f32]| x.iter().map(|v| *v as f64).collect::<Vec<f64>>();
+    let (mut at, mut worst) = (0, 0.0f64);
+    for n in pieces {
+        g.extend(&ids[at..at + n]).unwrap();
+        at += n;
+        let row = &expected[(at - 1) * width..at * width];
+        worst = worst.max(distance(&wide(g.logits()), &wide(row)));
+    }
+    worst
+}
+
+#[test]
+fn tokens_one_by_one_and_in_chunks_equal_a_full_pass() {
+    for mut case in CASES.map(Case::load) {
+        let mut m = compiled(&mut case);
+        let expected = full_pass(&case, &mut m);
+        for pieces in [vec![1; CONTEXT], vec![6, 6, 6, 6], vec![1, 5, 7, 11], vec![CONTEXT]] {
+            let d = worst(&case, &mut m, &expected, &pieces);
+            assert!(d <= 1e-4, "{} in pieces {pieces:?}: {d}", case.name);
+        }
+    }
+}
