@@ -1,4 +1,5 @@
 //! The subcommands, one file each: its arguments and what they make it do.
+pub mod bench;
 pub mod compile;
 pub mod init;
 pub mod inspect;
@@ -14,6 +15,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Compile(c) => c.run(),
         Command::Opt(c) => c.run(),
         Command::Init(c) => c.run(),
+        Command::Bench(c) => c.run(),
         Command::Verify(c) => c.run(),
     }
 }

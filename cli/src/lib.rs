@@ -7,9 +7,11 @@ pub mod compiler;
 pub mod draw;
 pub mod inspect;
 pub mod output;
+pub mod peak;
 pub mod programs;
 pub mod spec;
 pub mod table;
+pub mod training;
 pub mod typed;
 pub mod verify;
 

@@ -18,6 +18,7 @@ pub enum Command {
     Opt(opt::Opt),
     Init(init::Init),
     Verify(verify::Verify),
+    Bench(bench::Bench),
 }
 
 impl Cli {

@@ -1,0 +1,53 @@
+//! `lolm bench`: measurements of training, decoding and compiling on this machine.
+mod compile;
+mod decode;
+mod train;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use lolm_runtime::train::Tokens;
+
+/// Measure training, decoding or compiling
+#[derive(Args, Debug)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    Train(train::Train),
+    Decode(decode::Decode),
+    Compile(compile::Compile),
+}
+
+impl Bench {
+    pub fn run(self) -> Result<()> {
+        match self.what {
+            What::Train(b) => b.run(),
+            What::Decode(b) => b.run(),
+            What::Compile(b) => b.run(),
+        }
+    }
+}
+
+/// Tokens that cost what real ones do: all over the vocabulary, in an order that never repeats (an LCG; Knuth 1981).
+fn tokens(count: usize, vocab: usize) -> Tokens {
+    let mut x = 1u64;
+    let mut next = || {
+        x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((x >> 33) % vocab as u64) as u32
+    };
+    Tokens::U32((0..count).map(|_| next()).collect())
+}
+
+/// The middle of the sorted times; 0 if there are none.
+fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn least(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
+}

@@ -1,0 +1,125 @@
+//! `lolm bench decode`: tokens a second, and the weights read for them against what the memory can give.
+use super::{least, median};
+use crate::compiler::in_memory;
+use crate::output::{bytes, seconds, show};
+use crate::programs::{Kind, ProgramArgs};
+use crate::spec::{self, Overrides};
+use anyhow::Result;
+use clap::Args;
+use lolm_ir::plan::{Place, Plan};
+use lolm_runtime::bench::read_bandwidth;
+use lolm_runtime::generate::Generator;
+use lolm_runtime::{Model, weights};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Larger than the caches, so that it is memory that is measured.
+const SWEEP: usize = 1 << 30;
+
+/// Measure generation token by token
+#[derive(Args, Debug)]
+pub struct Decode {
+    /// A spec file, or the name of a built-in spec
+    #[arg(long, default_value = "lolm-demo")]
+    spec: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Tokens of the prompt
+    #[arg(short, long, default_value_t = 64, value_name = "N")]
+    prompt: usize,
+    /// Measured tokens
+    #[arg(short = 'n', long, default_value_t = 64, value_name = "N")]
+    tokens: usize,
+    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    spec: String,
+    threads: usize,
+    prompt: usize,
+    prompt_seconds: f64,
+    tokens: usize,
+    seconds_min: f64,
+    seconds_median: f64,
+    tokens_per_second: f64,
+    /// Weights that a token reads.
+    weight_bytes: u64,
+    weight_bytes_per_second: f64,
+    read_bytes_per_second: f64,
+    share: f64,
+}
+
+impl Decode {
+    pub fn run(self) -> Result<()> {
+        let named = spec::find(&self.spec, &self.overrides)?;
+        let sources = ProgramArgs::default().sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
+        let mut model = Model::load(in_memory(&named, &sources)?, self.threads)?;
+        weights::init(&mut model, named.spec.training.seed as u64);
+        let weight_bytes = weight_bytes(model.plan(model.program("decode")?));
+        let settings = crate::training::settings(&named.spec, None);
+        let mut g = Generator::new(&mut model, settings)?;
+        let token = |i: usize| (i * 7919 % named.spec.vocab_size) as u32;
+        let start = Instant::now();
+        g.extend(&(0..self.prompt).map(token).collect::<Vec<_>>())?;
+        let prompt_seconds = start.elapsed().as_secs_f64();
+        let mut times = vec![];
+        for i in 0..self.tokens {
+            let start = Instant::now();
+            g.extend(&[token(self.prompt + i)])?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        let read_bytes_per_second = read_bandwidth(self.threads, SWEEP)?;
+        let seconds_median = median(&times);
+        let weight_bytes_per_second = weight_bytes as f64 / seconds_median;
+        let report = Report {
+            spec: named.name,
+            threads: self.threads,
+            prompt: self.prompt,
+            prompt_seconds,
+            tokens: times.len(),
+            seconds_min: least(&times),
+            seconds_median,
+            tokens_per_second: 1.0 / seconds_median,
+            weight_bytes,
+            weight_bytes_per_second,
+            read_bytes_per_second,
+            share: weight_bytes_per_second / read_bytes_per_second,
+        };
+        show(self.json, &report, Report::show)
+    }
+}
+
+/// Bytes of the parameters that a program touches, each counted once.
+fn weight_bytes(p: &Plan) -> u64 {
+    let params = p.buffers.iter().filter_map(|b| match &b.place {
+        Place::Param(name) => Some((name, b.len * b.dtype.bytes() as u64)),
+        _ => None,
+    });
+    params.collect::<BTreeMap<_, _>>().values().sum()
+}
+
+impl Report {
+    fn show(&self) -> String {
+        format!(
+            "{}, {} threads: {:.1} tokens/s, {} a token (least {}); {} tokens of prompt in {}\n\
+             weights: {} a token, {}/s; memory reads {}/s here: {:.0} %\n",
+            self.spec,
+            self.threads,
+            self.tokens_per_second,
+            seconds(self.seconds_median),
+            seconds(self.seconds_min),
+            self.prompt,
+            seconds(self.prompt_seconds),
+            bytes(self.weight_bytes),
+            bytes(self.weight_bytes_per_second as u64),
+            bytes(self.read_bytes_per_second as u64),
+            100.0 * self.share,
+        )
+    }
+}

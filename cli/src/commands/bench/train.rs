@@ -1,0 +1,172 @@
+//! `lolm bench train`: how long a training step takes, and where the time goes.
+use super::{least, median, tokens};
+use crate::compiler::in_memory;
+use crate::inspect::plan::word;
+use crate::output::{scaled, seconds, show};
+use crate::peak;
+use crate::programs::{Kind, ProgramArgs};
+use crate::spec::{self, Overrides};
+use crate::table::Table;
+use anyhow::Result;
+use clap::Args;
+use lolm_runtime::bench::{Profile, Row};
+use lolm_runtime::train::Trainer;
+use lolm_runtime::{Model, weights};
+use serde::Serialize;
+use std::time::Instant;
+
+/// Measure training steps: time, arithmetic, memory, and the share of each kind of launch
+#[derive(Args, Debug)]
+pub struct Train {
+    /// A spec file, or the name of a built-in spec
+    #[arg(long, default_value = "lolm-demo")]
+    spec: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Sequences of a step [default: training.batch]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Tokens of a sequence [default: training.seq]
+    #[arg(long, value_name = "N")]
+    seq: Option<usize>,
+    /// Measured steps, after one that is not
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    steps: usize,
+    /// Launches to list, the longest first
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    top: usize,
+    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    spec: String,
+    batch: usize,
+    seq: usize,
+    threads: usize,
+    steps: usize,
+    seconds_min: f64,
+    seconds_median: f64,
+    tokens_per_second: f64,
+    /// Of a step, as the plan counts them.
+    flops: f64,
+    gflops_per_second: f64,
+    loss: f64,
+    peak_bytes: Option<u64>,
+    kinds: Vec<Share>,
+    launches: Vec<Share>,
+}
+
+/// Part of a measured run. Threads meet after every launch there, so it is slower than the steps above.
+#[derive(Serialize)]
+struct Share {
+    kind: String,
+    name: String,
+    seconds: f64,
+    share: f64,
+    gflops_per_second: f64,
+    gbytes_per_second: f64,
+}
+
+impl Train {
+    pub fn run(self) -> Result<()> {
+        let named = spec::find(&self.spec, &self.overrides)?;
+        let programs = ProgramArgs { batch: self.batch, seq: self.seq, ..Default::default() };
+        let sources = programs.sources(&named.spec, &[Kind::Train])?;
+        let mut model = Model::load(in_memory(&named, &sources)?, self.threads)?;
+        peak::reset();
+        weights::init(&mut model, named.spec.training.seed as u64);
+        let t = &named.spec.training;
+        let (batch, seq) = (self.batch.unwrap_or(t.batch), self.seq.unwrap_or(t.seq));
+        let data = tokens(64 * batch * seq + 1, named.spec.vocab_size);
+        let config = crate::training::config(&named.spec);
+        let mut trainer = Trainer::new(model, data, config)?;
+        let mut times = vec![];
+        let mut loss = f64::NAN;
+        for i in 0..=self.steps {
+            let start = Instant::now();
+            let report = trainer.step();
+            if i > 0 || self.steps == 0 {
+                times.push(start.elapsed().as_secs_f64());
+            }
+            loss = report.value("loss.total").map_or(f64::NAN, f64::from);
+        }
+        let peak_bytes = peak::bytes();
+        let program = trainer.program();
+        let profile = Profile::of(trainer.model_mut(), program, 2);
+        let flops: f64 = profile.launches.iter().map(|l| l.flops).sum();
+        let total = profile.seconds();
+        let mut longest: Vec<&Row> = profile.launches.iter().collect();
+        longest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        let seconds_median = median(&times);
+        let report = Report {
+            spec: named.name,
+            batch,
+            seq,
+            threads: self.threads,
+            steps: times.len(),
+            seconds_min: least(&times),
+            seconds_median,
+            tokens_per_second: (batch * seq) as f64 / seconds_median,
+            flops,
+            gflops_per_second: flops / seconds_median / 1e9,
+            loss,
+            peak_bytes,
+            kinds: profile.by_kind().iter().map(|r| Share::of(r, total)).collect(),
+            launches: longest.into_iter().take(self.top).map(|r| Share::of(r, total)).collect(),
+        };
+        show(self.json, &report, Report::show)
+    }
+}
+
+impl Share {
+    fn of(r: &Row, total: f64) -> Share {
+        Share {
+            kind: word(&r.kind),
+            name: r.name.clone(),
+            seconds: r.seconds,
+            share: r.seconds / total,
+            gflops_per_second: r.gflops(),
+            gbytes_per_second: r.gbytes(),
+        }
+    }
+}
+
+impl Report {
+    fn show(&self) -> String {
+        let mut out = format!(
+            "{} {}x{}, {} threads, {} steps: {} a step (least {}), {:.0} tokens/s, {} of {} a step, peak memory {}, loss {:.4}\n\n",
+            self.spec,
+            self.batch,
+            self.seq,
+            self.threads,
+            self.steps,
+            seconds(self.seconds_median),
+            seconds(self.seconds_min),
+            self.tokens_per_second,
+            scaled(self.gflops_per_second * 1e9, "FLOP/s"),
+            scaled(self.flops, "FLOP"),
+            peak::show(self.peak_bytes),
+            self.loss,
+        );
+        for list in [&self.kinds, &self.launches] {
+            let mut t = Table::new(&["kind", "", ">time", ">share", ">GFLOP/s", ">GB/s"]);
+            for s in list {
+                t.row(&[
+                    s.kind.clone(),
+                    s.name.clone(),
+                    seconds(s.seconds),
+                    format!("{:.1} %", 100.0 * s.share),
+                    format!("{:.1}", s.gflops_per_second),
+                    format!("{:.1}", s.gbytes_per_second),
+                ]);
+            }
+            out += &format!("{t}\n");
+        }
+        out
+    }
+}
