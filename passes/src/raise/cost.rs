@@ -34,6 +34,8 @@ fn rank(fun: Fun) -> Option<u64> {
         Fun::Unary(Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus)                     => 2,
         Fun::Softmax | Fun::LogSumExp | Fun::LayerNorm | Fun::RmsNorm | Fun::Rope | Fun::Mix         => 2,
         Fun::CausalConv | Fun::Gather                                                                => 2,
+        // The logarithm of a softmax is dearer than the difference that does not underflow.
+        Fun::Unary(Unary::Log)                                                                       => 11,
         Fun::Unary(_) | Fun::Binary(_) | Fun::Select | Fun::Cast | Fun::Reduce(_) | Fun::ArgMax      => 10,
         Fun::Random | Fun::Recurrence | Fun::Pad | Fun::Stack | Fun::Concat | Fun::Shift             => 10,
         Fun::ScatterAdd | Fun::Update                                                                => 10,
