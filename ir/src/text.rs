@@ -17,8 +17,9 @@
 //! ```
 //!
 //! Axes in a type stand in the order of their declaration, in a leaf or an output outermost first; `h*i` is one stored
-//! dimension of two axes. Values may have names (`%q`) instead of numbers, and an operation may leave out its types;
-//! where they are given they must be the inferred ones. A number with a point or an exponent is an f32, one without is
+//! dimension of two axes. By hand, values may have names (`%q`) instead of numbers, an operation may leave out its types
+//! (where they are given they must be the inferred ones), and an operand may be a leaf or a constant itself, as in
+//! `%y = mul @x, 0.5`. A number with a point or an exponent is an f32, one without is
 //! an integer; floats read back to the same bits (`inf`, `-inf`, `nan`, and `nan.7fc00001` for other payloads). A name
 //! that is not made of letters, digits and `_ .` is written in quotes.
 pub(crate) mod cursor;

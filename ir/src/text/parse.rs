@@ -183,7 +183,7 @@ impl Parser {
         let at = self.at;
         let dims = self.dims()?;
         self.mark('=')?;
-        let value = self.known_value()?;
+        let value = self.operand()?;
         let (seen, has) = (AxisSet::of(&dims.concat()), self.g.axes_of(value));
         if seen != has || seen.len() != dims.concat().len() {
             let expected = format!("each of the axes [{}] once", self.g.show_axes(has));
@@ -197,7 +197,7 @@ impl Parser {
         let leaf = self.known_leaf()?;
         self.mark('=')?;
         let at = self.at;
-        let value = self.known_value()?;
+        let value = self.operand()?;
         let (has, target) = (self.g.ty(value), self.g.leaf(leaf));
         let needs = Type::new(target.dtype, target.axes());
         if has != needs {

@@ -121,6 +121,15 @@ fn hand_written_text_may_name_values_and_leave_types_out() {
 }
 
 #[test]
+fn leaves_and_constants_may_stand_as_operands() {
+    let short = "func @f\naxis n=3\ninput @x: f32[n]\nstate @s: f32[n]\n%a = mul @x, 0.5\n%b = add %a, @x\n\
+                 %c = min 0.5, %b\noutput @y[n] = %c\nwrite @s = @x\n";
+    let long = "func @f\naxis n=3\ninput @x: f32[n]\nstate @s: f32[n]\n%x = leaf @x\n%h = const 0.5\n%a = mul %x, %h\n\
+                %b = add %a, %x\n%c = min %h, %b\noutput @y[n] = %c\nwrite @s = %x\n";
+    assert_eq!(parse(short), parse(long));
+}
+
+#[test]
 fn every_operation_is_known_by_name() {
     for m in mnemonics() {
         let error = Op::from_parts(m, &[]).err();

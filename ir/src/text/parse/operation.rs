@@ -5,7 +5,7 @@ use super::super::near::near;
 use super::{Kind, Parser, Result, bracketed};
 use crate::axis::AxisSet;
 use crate::dtype::{DType, Scalar};
-use crate::graph::Type;
+use crate::graph::{Type, ValueId};
 use crate::op::{Attr, AttrError, Binary, Op, Reduction, Unary};
 
 /// The mnemonics that are not a function's name.
@@ -103,15 +103,31 @@ impl Parser {
         Ok(Type::new(dtype, set))
     }
 
-    fn operands(&mut self) -> Result<Vec<crate::ValueId>> {
+    fn operands(&mut self) -> Result<Vec<ValueId>> {
         let mut args = vec![];
-        while matches!(self.peek(), Kind::Value(_)) || !args.is_empty() {
-            args.push(self.known_value()?);
+        while !matches!(self.peek(), Kind::Newline | Kind::End) || !args.is_empty() {
+            args.push(self.operand()?);
             if !self.eat(',') {
                 break;
             }
         }
         Ok(args)
+    }
+
+    /// A value, or a leaf or a constant that stands for one.
+    pub(super) fn operand(&mut self) -> Result<ValueId> {
+        let op = match self.peek() {
+            Kind::At(_) => Op::Leaf(self.known_leaf()?),
+            Kind::Number(_) | Kind::Word(_) => Op::Const(self.scalar()?),
+            _ => return self.known_value(),
+        };
+        match self.g.ids().find(|v| self.g.node(*v).op == op) {
+            Some(v) => Ok(v),
+            None => {
+                let pushed = self.g.push(op, &[], self.scope);
+                pushed.map_err(|e| self.error(self.at, e.fault, "an operand"))
+            }
+        }
     }
 
     /// A mnemonic with its attributes.
