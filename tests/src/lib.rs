@@ -1,4 +1,5 @@
 //! Filetests, golden cases, properties and tidy: what the tests of the whole road share.
 pub mod compiled;
+pub mod filetest;
 pub mod golden;
 pub mod plan_interp;
