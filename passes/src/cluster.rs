@@ -7,6 +7,7 @@
 //! several need, or that must be in memory, becomes a root and joins a user's group if both walk the same rows and no
 //! path leaves the value and comes back (the group graph stays acyclic).
 use lolm_ir::axis::AxisSet;
+use lolm_ir::graph::LeafKind;
 use lolm_ir::op::{Class, Op, Unary};
 use lolm_ir::{Graph, ValueId};
 use std::collections::BTreeSet;
@@ -79,6 +80,10 @@ impl Clusters {
 /// Dots below this many multiply-adds are reductions inside a stream kernel.
 const SMALL_DOT: usize = 1 << 12;
 
+/// Dots with a stored tensor of fewer elements than this too, however many tokens there are: a matrix product adds up in
+/// another order than a stream kernel, and a token's bits must not depend on the tokens beside it.
+const SMALL_WEIGHT: usize = 1 << 8;
+
 /// Rows that are enough to keep every thread at work.
 const MANY_ROWS: usize = 64;
 
@@ -114,7 +119,16 @@ pub fn is_contract(g: &Graph, v: ValueId) -> bool {
     let Op::Dot { axes } = n.op else { return false };
     let (a, b) = (g.axes_of(n.args[0]), g.axes_of(n.args[1]));
     let (k, m, w) = (g.elements(axes), g.elements(a.minus(b)), g.elements(b.minus(a)));
-    !a.minus(b).is_empty() && !b.minus(a).is_empty() && k >= 4 && m.max(w) >= 4 && k * m * w >= SMALL_DOT
+    let stored = |v: ValueId| match g.node(view_base(g, v)).op {
+        Op::Leaf(l) => !matches!(g.leaf(l).kind, LeafKind::Input),
+        _ => false,
+    };
+    let enough = match (stored(n.args[0]), stored(n.args[1])) {
+        (true, false) => m >= 4 && k * m >= SMALL_WEIGHT,
+        (false, true) => w >= 4 && k * w >= SMALL_WEIGHT,
+        _ => m.max(w) >= 4 && k * m * w >= SMALL_DOT,
+    };
+    !a.minus(b).is_empty() && !b.minus(a).is_empty() && k >= 4 && enough
 }
 
 struct Walk<'a> {
