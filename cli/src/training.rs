@@ -12,6 +12,7 @@ pub fn config(spec: &LolmSpec) -> Config {
         learning_rate: LearningRate { peak: spec.optimizer.lr, warmup_steps: t.warmup as u64, steps, floor: t.floor },
         temperature: temperature(spec),
         vocab: spec.vocab_size,
+        skip_limit: u32::try_from(t.skip_limit).unwrap_or(u32::MAX),
     }
 }
 

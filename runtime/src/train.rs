@@ -18,9 +18,6 @@ pub use metrics::Metrics;
 pub use run::{Outcome, Run, Watch};
 pub use schedule::{LearningRate, Temperature};
 
-/// Steps skipped in a row after which the rate is halved and the optimizer starts anew.
-pub const SKIPS_BEFORE_RESET: u32 = 100;
-
 /// What a run is told beside its artifact and its data.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
@@ -31,6 +28,8 @@ pub struct Config {
     /// For models with a regime.
     pub temperature: Temperature,
     pub vocab: usize,
+    /// Steps skipped in a row after which the rate is halved and the optimizer starts anew.
+    pub skip_limit: u32,
 }
 
 /// Where a run stands; what a checkpoint says beside the tensors.
@@ -205,7 +204,7 @@ impl Trainer {
         p.step += 1;
         p.skipped += skipped as u64;
         p.skipped_in_a_row = if skipped { p.skipped_in_a_row + 1 } else { 0 };
-        if p.skipped_in_a_row < SKIPS_BEFORE_RESET {
+        if p.skipped_in_a_row < self.config.skip_limit {
             return false;
         }
         p.skipped_in_a_row = 0;

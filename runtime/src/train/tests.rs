@@ -12,6 +12,7 @@ fn config(steps: u64) -> Config {
         learning_rate: LearningRate { peak: 0.01, warmup_steps: 3, steps, floor: 0.1 },
         temperature: Temperature { start: 1.0, end: 0.5, steps: 10 },
         vocab: 100,
+        skip_limit: 100,
     }
 }
 
