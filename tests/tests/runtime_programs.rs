@@ -121,6 +121,7 @@ fn trainer(case: &Case, bytes: &[u8], threads: usize) -> Trainer {
         learning_rate: LearningRate { peak: 1e-3, warmup_steps: 2, steps: 8, floor: 0.1 },
         temperature: Temperature { start: 1.0, end: 0.5, steps: 8 },
         vocab: case.spec.vocab_size,
+        skip_limit: 100,
     };
     Trainer::new(load(bytes, threads, Isa::detect()), text(case, 500), config).unwrap()
 }
