@@ -65,16 +65,24 @@ impl<E: Emit> Gen<'_, E> {
         let base = self.e.coord_add(slot, before);
         let array = Array { base, number: self.arrays, view, within, done: false };
         self.arrays += 1;
+        self.written.remove(&Written::State(v));
         if let Some(s) = self.scopes.last_mut() {
             s.arrays.insert(v, array);
         }
         Ok(())
     }
 
-    /// Says that the array of a value holds results from here on.
-    pub fn finish_array(&mut self, v: KValue) {
-        if let Some(a) = self.scopes.last_mut().and_then(|s| s.arrays.get_mut(&v)) {
-            a.done = true;
+    /// Says that the array of a fold, or of a scan whose last states `last` is, holds results from here on.
+    pub fn finish_array(&mut self, v: KValue, last: Option<KValue>) {
+        let Some(s) = self.scopes.last_mut() else { return };
+        if let Some(a) = s.arrays.get(&v).cloned() {
+            s.arrays.insert(last.unwrap_or(v), Array { done: true, ..a });
+        }
+    }
+    /// Forgets the states of a scan.
+    pub fn drop_array(&mut self, scan: KValue) {
+        if let Some(s) = self.scopes.last_mut() {
+            s.arrays.remove(&scan);
         }
     }
 
@@ -95,25 +103,18 @@ impl<E: Emit> Gen<'_, E> {
         if self.written.contains(&Written::State(scan)) {
             return Err(Fail::Limit(format!("`{}` is used in two loops of one step", self.k.line(scan))));
         }
+        if self.array(scan).is_none() {
+            return Err(Fail::Limit(format!("`{}` is wanted by a loop that does not carry it", self.k.line(scan))));
+        }
         self.load_array(scan, inst)
     }
 
     /// A fold, or the last state of a scan, from an array whose loop is over.
     pub fn array_result(&mut self, v: KValue, inst: &Inst) -> Gives<E::V> {
-        let of = self.array_of(v);
-        match self.array(of).is_some_and(|a| a.done) {
-            true => self.load_array(of, inst),
-            false => Err(self.nowhere(v)),
-        }
-    }
-    fn array_of(&self, v: KValue) -> KValue {
-        match self.k.value(v).op {
-            KOp::Last(_) => self.k.value(v).args[0],
-            _ => v,
-        }
+        if self.is_in_array(v) { self.load_array(v, inst) } else { Err(self.nowhere(v)) }
     }
     pub fn is_in_array(&self, v: KValue) -> bool {
-        self.array(self.array_of(v)).is_some_and(|a| a.done)
+        self.array(v).is_some_and(|a| a.done)
     }
 }
 

@@ -128,14 +128,15 @@ impl<E: Emit> Gen<'_, E> {
             let folds: Vec<KValue> = pending.iter().copied().filter(|f| self.slice(&[*f], &[]).contains(s)).collect();
             let sinks: Vec<Sink> = deep.iter().copied().filter(|d| self.slice(&[], &[*d]).contains(s)).collect();
             let is_stuck = folds.iter().any(|f| self.is_stuck(*s, axis, &[*f], fixed))
-                || sinks
-                    .iter()
-                    .any(|d| self.is_stuck(*s, axis, &self.sink_inputs(*d), fixed.union(self.sink_axes(*d))));
+                || sinks.iter().any(|d| {
+                    let outside = self.axes_outside(*d, axis);
+                    self.is_stuck(*s, axis, &self.sink_inputs(*d), fixed.union(outside))
+                });
             if !is_stuck {
                 continue;
             }
             let of_folds = folds.iter().filter_map(|f| self.k.value(*f).op.folds()).map(|a| KAxes::EMPTY.with(a));
-            let of_sinks = sinks.iter().map(|d| self.sink_axes(*d));
+            let of_sinks = sinks.iter().map(|d| self.axes_outside(*d, axis));
             let shared = of_folds.chain(of_sinks).fold(KAxes(u32::MAX), |s, a| KAxes(s.0 & a.0));
             let shared = KAxes(shared.without(axis).0 & !fixed.0);
             if shared == KAxes::EMPTY {
@@ -145,6 +146,23 @@ impl<E: Emit> Gen<'_, E> {
             }
         }
         (arrays, first)
+    }
+
+    /// The axes of a sink that may be fixed before `x` is: an accumulation goes through the axes that it sums over in
+    /// ascending order.
+    fn axes_outside(&self, sink: Sink, x: KAxis) -> KAxes {
+        let axes = self.sink_axes(sink);
+        let summed = self.summed(sink);
+        axes.iter().filter(|a| !summed.has(x) || !summed.has(*a) || *a <= x).collect()
+    }
+
+    /// The axes that an accumulation sums over.
+    fn summed(&self, sink: Sink) -> KAxes {
+        let value = self.k.value(sink.value());
+        match (sink, &value.op) {
+            (Sink::Write(_), KOp::Accumulate(_, view)) => value.axes.iter().filter(|a| view.stride(*a) == 0).collect(),
+            _ => KAxes::EMPTY,
+        }
     }
 
     /// Whether some way from these values down to the scan enters its loop before all of its state's axes are fixed. Each
@@ -206,12 +224,9 @@ impl<E: Emit> Gen<'_, E> {
     /// accumulation goes through the axes that it sums over in ascending order.
     fn can_open(&self, a: KAxis, sink: Sink) -> bool {
         let fixed = self.fixed().with(a);
-        let value = self.k.value(sink.value());
-        if let (KOp::Accumulate(..), Some((_, view))) = (&value.op, value.access()) {
-            let lacks = |b: &KAxis| view.stride(*b) == 0;
-            if lacks(&a) && !value.axes.iter().filter(lacks).all(|b| b >= a || fixed.has(b)) {
-                return false;
-            }
+        let summed = self.summed(sink);
+        if summed.has(a) && !summed.iter().all(|b| b >= a || fixed.has(b)) {
+            return false;
         }
         let along = |v: &KValue| {
             let scan = matches!(self.k.value(*v).op, KOp::Scan { axis, .. } if axis == a);

@@ -52,7 +52,18 @@ impl<E: Emit> Gen<'_, E> {
         let parts = self.parts(x, sinks, scans.len() + far_scans.len() > 0)?;
         let inner = self.start_arrays(x, &far_scans, &far_folds)?;
         self.open_parts(x, parts, (&scans, &lasts), &folds, &[sinks, &inner].concat())?;
-        far_scans.iter().chain(&far_folds).for_each(|v| self.finish_array(*v));
+        far_folds.iter().for_each(|f| self.finish_array(*f, None));
+        for s in far_scans {
+            let mine = |l: &&KValue| self.k.value(**l).args[0] == s;
+            lasts
+                .iter()
+                .filter(mine)
+                .copied()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|l| self.finish_array(s, Some(l)));
+            self.drop_array(s);
+        }
         Ok(())
     }
 

@@ -1,4 +1,5 @@
 //! Kernels of every kind that lowering makes, against the interpreter.
+#[allow(dead_code)]
 mod common;
 use common::{check, check_on, inputs, kernel};
 
