@@ -8,7 +8,7 @@ use lolm_ir::axis::AxisSet;
 use lolm_ir::{Graph, Op, ValueId};
 
 /// Rows below which tiles of rows do not keep every thread at work.
-const FUSED_ROWS: usize = 256;
+const FUSED_ROWS: usize = 1024;
 
 pub fn fuse(g: &Graph, c: &mut Clusters) {
     for v in g.ids() {

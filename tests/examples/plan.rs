@@ -18,7 +18,7 @@ fn main() {
     let t = Instant::now();
     let c = lolm_codegen::compile(&m, &lolm_codegen::Info::default()).unwrap();
     println!("codegen {:?} {} kernels {} KB", t.elapsed(), m.kernels.len(), c.bytes.len() >> 10);
-    let mut model = Model::load(Artifact::from_bytes(c.bytes).unwrap(), 2).unwrap();
+    let mut model = Model::load(Artifact::from_bytes(c.bytes).unwrap(), a.get(5).map_or(2, |x| x.parse().unwrap())).unwrap();
     lolm_runtime::weights::init(&mut model, 1);
     let p = model.program("train").unwrap();
     for name in ["tokens", "targets"] {
@@ -44,7 +44,7 @@ fn main() {
     }
     let mut rows = prof.launches.clone();
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    for r in rows.iter().take(40) {
+    for r in rows.iter().take(70) {
         println!("{:9.3} ms {:8.1} GFLOP/s {:8.1} GB/s {}", r.seconds * 1e3, r.gflops(), r.gbytes(), r.name);
     }
 }

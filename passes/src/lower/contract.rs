@@ -15,6 +15,9 @@ use lolm_ir::{Graph, ValueId};
 /// Rows of a product below which its columns are cut instead: the skinny kernel takes them all at once.
 const SKINNY: usize = 16;
 
+/// Units that a product is cut in: enough for the threads, few enough that packing an operand for each costs little.
+const UNITS: usize = 12;
+
 /// One side of a product: the axes that merged into a dimension, and its strides in the operand and in the result.
 struct Side {
     len: usize,
@@ -78,7 +81,7 @@ impl Lowering<'_> {
         else {
             return self.stream(id);
         };
-        let t = tile(m, 16);
+        let t = tile(m, UNITS);
         let mut stages = vec![];
         let (mut flops, mut bytes) = (0, 0);
         for o in &fused {
@@ -157,7 +160,7 @@ impl Products {
         let separate: usize = self.grid.iter().map(|x| g.len(*x)).product();
         let rows = m > SKINNY && m * 4 >= n;
         let len = if rows { m } else { n };
-        let cut = Cut { rows, tile: tile(len, 16usize.div_ceil(separate)) };
+        let cut = Cut { rows, tile: tile(len, UNITS.div_ceil(separate)) };
         let gemm = self.gemm((a, b, c), cut);
         let grid = self.grid.iter().map(|x| g.len(*x) as u32).chain([len.div_ceil(cut.tile) as u32]).collect();
         let stages = walk_steps(g, &self.walk, a, b, gemm);

@@ -16,7 +16,7 @@ use lolm_ir::{DType, ValueId};
 
 /// Bytes of logits that a tile may hold: forward in each thread's scratch, backward once.
 const FORWARD_TILE: usize = 16 << 20;
-const BACKWARD_TILE: usize = 64 << 20;
+const BACKWARD_TILE: usize = 256 << 20;
 /// Rows or columns of one unit of a product, and rows of logits of one unit of a kernel.
 const UNIT: usize = 512;
 const ROWS: usize = 8;
@@ -86,7 +86,7 @@ impl Lowering<'_> {
         let stored: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
         let [d_o, d_e] = stored.as_slice() else { return Err("bug: gradient without storage".into()) };
         let (d_o, d_e) = (self.side(d_o, &h.rows, over)?, self.side(d_e, &[vocab], over)?);
-        let most = (BACKWARD_TILE / (4 * h.words)).clamp(8, 512);
+        let most = (BACKWARD_TILE / (4 * h.words)).clamp(8, 1024);
         let tile = h.tokens.div_ceil(h.tokens.div_ceil(most));
         let p = self.temporary("logits", tile * h.words);
         let p = Side { buffer: p, base: 0, row: h.words as i64, depth: 1 };
@@ -98,8 +98,8 @@ impl Lowering<'_> {
             let c = Matrix { unit: vec![UNIT as i64], ..p.matrix(0, 0) };
             self.product([rows, words, depth], 1, a, turned(h.e.matrix(0, UNIT as i64)), c, false);
             self.slopes(v, &h, p.buffer, lo, rows)?;
-            // dO of the tile, a few rows a unit.
-            let few = rows.div_ceil(8).max(2);
+            // dO of the tile, a quarter of its rows a unit: each reads the whole embedding.
+            let few = rows.div_ceil(4).max(32);
             let b = Matrix { unit: vec![], ..h.e.matrix(0, 0) };
             self.product_in(
                 [rows, depth, words],
