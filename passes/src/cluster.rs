@@ -7,10 +7,10 @@
 //! several need, or that must be in memory, becomes a root and joins a user's group if both walk the same rows and no
 //! path leaves the value and comes back (the group graph stays acyclic).
 use lolm_ir::axis::AxisSet;
-use lolm_ir::graph::LeafKind;
+use lolm_ir::graph::{LeafKind, ScopeId};
 use lolm_ir::op::{Class, Op, Unary};
 use lolm_ir::{Graph, ValueId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// A group, by position in [`Clusters::groups`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -95,6 +95,7 @@ pub fn cluster(g: &Graph) -> Clusters {
         needs: vec![BTreeSet::new(); g.nodes.len()],
         moved: vec![BTreeSet::new(); g.nodes.len()],
         kept: vec![false; g.nodes.len()],
+        by_scope: HashMap::new(),
     };
     for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
         walk.keep(v);
@@ -140,6 +141,8 @@ struct Walk<'a> {
     moved: Vec<BTreeSet<GroupId>>,
     /// Values that must be in memory.
     kept: Vec<bool>,
+    /// The stream group begun last in each part of the model.
+    by_scope: HashMap<ScopeId, GroupId>,
 }
 
 /// How a value takes part in a stream group.
@@ -272,6 +275,7 @@ impl Walk<'_> {
             return;
         }
         let host = users.iter().copied().rev().find(|u| self.can_join(v, *u, &users));
+        let host = host.or_else(|| self.sibling(v, &users));
         let id = match host {
             Some(u) => {
                 self.absorb(v, u);
@@ -279,11 +283,24 @@ impl Walk<'_> {
             }
             None => {
                 let shape = self.shape(v);
-                self.new_group(GroupKind::Stream, shape)
+                let id = self.new_group(GroupKind::Stream, shape);
+                self.by_scope.insert(self.g.node(v).scope, id);
+                id
             }
         };
         self.own(v, id);
         self.spread(v, id, false);
+    }
+
+    /// A group of the same part of the model that walks the same elements: the moments of a parameter and the parameter
+    /// are updated together.
+    fn sibling(&self, v: ValueId, users: &[GroupId]) -> Option<GroupId> {
+        let n = self.g.node(v);
+        let mine = self.shape(v);
+        let last = *self.by_scope.get(&n.scope)?;
+        let group = &self.out.groups[last.0 as usize];
+        let same = group.rows == mine.rows && group.inner.is_empty() && mine.inner.is_empty() && !mine.rows.is_empty();
+        (same && self.can_join(v, last, users)).then_some(last)
     }
 
     /// Operands of v are needed where v is computed.

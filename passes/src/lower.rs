@@ -25,6 +25,7 @@ mod layout;
 mod merge_axes;
 mod scan;
 mod scatter;
+mod slopes;
 pub(crate) mod storage;
 mod stream;
 
@@ -193,7 +194,7 @@ impl<'a> Lowering<'a> {
                 let out = g.outputs.iter().find(|o| i == 0 && o.value == v && base_leaf.is_none());
                 let (name, place, order) = match out {
                     Some(o) => (o.name.clone(), Place::Output(o.name.clone()), storage::flat(&o.dims)),
-                    None => (format!("v{}.{i}", v.0), Place::Arena(0), layouts.kept(g, v, i)),
+                    None => (format!("v{}.{i}", v.0), Place::Arena(0), layouts.kept(v, i)),
                 };
                 let b = self.add_buffer(name, t.dtype, g.elements(t.axes), place);
                 self.cx.storage[v.0 as usize][i] = Some(Storage::row_major(g, b, order.into_iter()));

@@ -18,7 +18,8 @@ fn main() {
     let t = Instant::now();
     let c = lolm_codegen::compile(&m, &lolm_codegen::Info::default()).unwrap();
     println!("codegen {:?} {} kernels {} KB", t.elapsed(), m.kernels.len(), c.bytes.len() >> 10);
-    let mut model = Model::load(Artifact::from_bytes(c.bytes).unwrap(), a.get(5).map_or(2, |x| x.parse().unwrap())).unwrap();
+    let mut model =
+        Model::load(Artifact::from_bytes(c.bytes).unwrap(), a.get(5).map_or(2, |x| x.parse().unwrap())).unwrap();
     lolm_runtime::weights::init(&mut model, 1);
     let p = model.program("train").unwrap();
     for name in ["tokens", "targets"] {

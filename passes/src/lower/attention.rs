@@ -53,6 +53,7 @@ impl Lowering<'_> {
         let r = self.roles(att, v)?;
         let tiles = self.tiles(&r, n.args.get(3).copied());
         let scores = self.scratch("scores", r.tile_rows() * r.keys);
+        let inverse = self.scratch("inverse", r.tile_rows());
         let mut stages = vec![];
         for t in &tiles {
             let (rows, s) = (t.hi - t.lo, tile_matrix(scores, t.keys));
@@ -64,10 +65,12 @@ impl Lowering<'_> {
                 s.clone(),
                 false,
             ));
-            let weights = self.softmax(&r, v, t, scores, &lse);
+            let weights = self.softmax(&r, v, t, scores, inverse, &lse);
             stages.push(self.add_stage(weights));
             let (out, values) = (r.row_matrix(self, &o, t.lo, &r.wide)?, r.value(self, &w, false)?);
             stages.push(product([rows, r.len(&self.cx, &r.wide), 0], Some((2, &t.extent)), s, values, out, false));
+            let rows = self.normalise(&r, v, t, inverse, &o);
+            stages.push(self.add_stage(rows));
         }
         let pairs: usize = tiles.iter().map(|t| (t.hi - t.lo) * t.keys).sum();
         self.push_attention("attention", &r, stages, pairs * 2);
@@ -173,29 +176,54 @@ impl Lowering<'_> {
         self.steps.push(Step::Launch(Launch { name, kind: Kind::Attention, grid, stages, flops, bytes }));
     }
 
-    /// Scores in scratch become weights, in place; the log of the denominator goes to memory.
-    fn softmax(&self, r: &Roles, v: ValueId, t: &Tile, scores: BufferId, lse: &Storage) -> Built {
+    /// Scores in scratch become weights, in place, without their denominator: its inverse goes to scratch, its log to
+    /// memory.
+    fn softmax(&self, r: &Roles, v: ValueId, t: &Tile, scores: BufferId, inverse: BufferId, lse: &Storage) -> Built {
         let mut row = RowKernel::new(self, r, v, t);
-        let tile = row.scores(scores);
+        let (tile, map) = (row.scores(scores), row.map.clone());
         let s = &mut row.s;
         let scale = s.float(r.att.scale());
         let x = s.load(&tile.0, &tile.1, None);
         let x = s.binary(Binary::Mul, x, scale);
-        let max = s.push(KOp::Reduce(Fold::Max, row.keys), &[x], DType::F32);
+        let hidden = s.float(f32::NEG_INFINITY);
+        let seen = row.visible(x, hidden);
+        let s = &mut row.s;
+        let max = s.push(KOp::Reduce(Fold::Max, row.keys), &[seen], DType::F32);
         let shifted = s.binary(Binary::Sub, x, max);
         let e = s.unary(Unary::Exp, shifted);
+        let zero = s.float(0.0);
+        let e = row.visible(e, zero);
+        let s = &mut row.s;
         let sum = s.push(KOp::Reduce(Fold::Sum, row.keys), &[e], DType::F32);
         let log = s.unary(Unary::Log, sum);
         let log = s.binary(Binary::Add, max, log);
-        let map = row.map.clone();
         s.store(lse, &map, log);
+        // A row that sees no key gives 0.
         let one = s.float(1.0);
         let inv = s.binary(Binary::Div, one, sum);
-        let p = s.binary(Binary::Mul, e, inv);
-        let p = row.visible(p);
-        let p = row.dropped(p);
+        let some = s.binary(Binary::Lt, zero, sum);
+        let inv = s.select(some, inv, zero);
+        let (to, at) = row.row_of(inverse);
+        row.s.store(&to, &at, inv);
+        let p = row.dropped(e);
         row.s.store(&tile.0, &tile.1, p);
-        row.finish("softmax", &[scores], t)
+        row.finish("softmax", &[(scores, t.keys), (inverse, 1)], t)
+    }
+
+    /// Rows of the result times the inverse of their denominators.
+    fn normalise(&self, r: &Roles, v: ValueId, t: &Tile, inverse: BufferId, o: &Storage) -> Built {
+        let mut row = RowKernel::new(self, r, v, t);
+        let (from, at) = row.row_of(inverse);
+        let mut map = row.map.clone();
+        for a in &r.wide {
+            let k = row.s.axis(*a);
+            map.set(*a, Index::axis(k));
+        }
+        let s = &mut row.s;
+        let (x, inv) = (s.load(o, &map, None), s.load(&from, &at, None));
+        let y = s.binary(Binary::Mul, x, inv);
+        s.store(o, &map, y);
+        row.finish("normalise", &[(inverse, 1)], t)
     }
 
     /// Scores and dO·Vᵀ in scratch become the (dropped) weights and the gradient of the scores.
@@ -228,7 +256,8 @@ impl Lowering<'_> {
         let x = s.binary(Binary::Mul, x, scale);
         let x = s.binary(Binary::Sub, x, l);
         let e = s.unary(Unary::Exp, x);
-        let e = row.visible(e);
+        let zero = row.s.float(0.0);
+        let e = row.visible(e, zero);
         let kept = row.dropped(e);
         let dp = row.s.load(&dsm.0, &dsm.1, None);
         let dp = row.dropped(dp);
@@ -237,10 +266,10 @@ impl Lowering<'_> {
         let d = s.binary(Binary::Mul, e, diff);
         let d = s.binary(Binary::Mul, d, scale);
         // Columns that no row of the tile sees hold no scores.
-        let d = row.visible(d);
+        let d = row.visible(d, zero);
         row.s.store(&pm.0, &pm.1, kept);
         row.s.store(&dsm.0, &dsm.1, d);
-        row.finish("softmax_grad", &[p, ds], t)
+        row.finish("softmax_grad", &[(p, t.keys), (ds, t.keys)], t)
     }
 }
 
@@ -323,17 +352,23 @@ impl<'a> RowKernel<'a> {
         let name = &g.axis(r.att.keys).name;
         let keys = s.k.add_axis(name.clone(), t.keys);
         let mut mask = None;
+        // Where positions are data, most keys of the tile may be beyond them.
+        let ranged = matches!(t.extent, Extent::Seen { .. });
         if r.att.has_qpos() {
             let pos = s.value(n.args[3], &map, None);
             let one = s.int(1);
             let hi = s.binary(Binary::Add, pos, one);
-            s.k.axes[keys.0 as usize].hi = Some(hi);
+            if ranged {
+                s.k.axes[keys.0 as usize].hi = Some(hi);
+            }
             let key = s.push(KOp::Index(keys), &[], DType::I32);
             let mut c = s.binary(Binary::Le, key, pos);
             if let Mask::Window(w) = r.att.mask {
                 let w = s.int(w as i64);
                 let lo = s.binary(Binary::Sub, hi, w);
-                s.k.axes[keys.0 as usize].lo = Some(lo);
+                if ranged {
+                    s.k.axes[keys.0 as usize].lo = Some(lo);
+                }
                 let inside = s.binary(Binary::Le, lo, key);
                 c = s.binary(Binary::And, c, inside);
             }
@@ -369,12 +404,17 @@ impl<'a> RowKernel<'a> {
         at.add_scaled(&Index::axis(self.keys), 1);
         (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
     }
-    fn visible(&mut self, x: KValue) -> KValue {
+    /// The place of this row in a column of one element a row.
+    fn row_of(&self, buffer: BufferId) -> (Storage, Map) {
+        let mut at = Index::default();
+        for (a, stride) in &self.units {
+            at.add_scaled(&Index::axis(*a), *stride);
+        }
+        (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
+    }
+    fn visible(&mut self, x: KValue, otherwise: KValue) -> KValue {
         match self.mask {
-            Some(c) => {
-                let zero = self.s.float(0.0);
-                self.s.select(c, x, zero)
-            }
+            Some(c) => self.s.select(c, x, otherwise),
             None => x,
         }
     }
@@ -384,17 +424,19 @@ impl<'a> RowKernel<'a> {
             None => x,
         }
     }
-    fn finish(self, name: &str, tiles: &[BufferId], t: &Tile) -> Built {
-        let total = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product::<u64>() * self.key_count as u64;
+    /// The kernel as a stage; `tiles` are its operands in scratch, with the elements they hold for each row.
+    fn finish(self, name: &str, tiles: &[(BufferId, usize)], t: &Tile) -> Built {
+        let rows: u64 = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product();
         let (keys, len) = (self.key_count, self.row_count);
         let mut l = self.s.finish();
+        let each = |b: &BufferId| tiles.iter().find(|t| t.0 == *b).map(|t| t.1);
         for (o, b) in l.kernel.operands.iter_mut().zip(&l.buffers) {
-            if tiles.contains(b) {
-                o.len = total;
+            if let Some(n) = each(b) {
+                o.len = rows * n as u64;
             }
         }
         l.kernel.name = format!("{name}_{keys}");
-        let rebase = |b: &BufferId| if tiles.contains(b) { keys as i64 } else { 0 };
+        let rebase = |b: &BufferId| each(b).unwrap_or(0) as i64;
         let operands = l.buffers.iter().map(|b| Access { rebase: rebase(b), ..Access::whole(*b) }).collect();
         let span = Span::Rows { len: len as u32, lo: t.lo as u32, hi: t.hi as u32 };
         Built { kernel: l.kernel, operands, span }

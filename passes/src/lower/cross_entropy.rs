@@ -17,18 +17,17 @@ use lolm_ir::{DType, ValueId};
 /// Bytes of logits that a tile may hold: forward in each thread's scratch, backward once.
 const FORWARD_TILE: usize = 16 << 20;
 const BACKWARD_TILE: usize = 256 << 20;
-/// Rows or columns of one unit of a product, and rows of logits of one unit of a kernel.
+/// Rows or columns of one unit of a product.
 const UNIT: usize = 512;
-const ROWS: usize = 8;
 /// Stands for an index that is several axes of the graph at once.
 const ROW: AxisId = AxisId(u8::MAX);
 
 /// A head: logits\[row, v\] = Σ o\[row, d\] · e\[v, d\], each side with merged strides.
-struct Head {
-    rows: Vec<AxisId>,
-    tokens: usize,
-    vocab: AxisId,
-    words: usize,
+pub(super) struct Head {
+    pub rows: Vec<AxisId>,
+    pub tokens: usize,
+    pub vocab: AxisId,
+    pub words: usize,
     depth: usize,
     o: Side,
     e: Side,
@@ -142,7 +141,7 @@ impl Lowering<'_> {
     }
 
     /// The loss that this gradient's launch computes too.
-    fn loss_of(&self, grad: ValueId) -> Option<ValueId> {
+    pub(super) fn loss_of(&self, grad: ValueId) -> Option<ValueId> {
         let id = self.cx.clusters.owner[grad.0 as usize]?;
         let roots = &self.cx.clusters.groups[id.0 as usize].roots;
         roots.iter().copied().find(|r| matches!(self.cx.g.node(*r).op, Op::CrossEntropy { .. }))
@@ -177,7 +176,7 @@ impl Lowering<'_> {
         let target = r.s.value(n.args[2], &r.map, None);
         let (x, chosen) = (r.logit(), r.is_target(target));
         let both = row_loss(&mut r.s, x, chosen, target, r.word);
-        for (to, x) in stored.iter().zip(both) {
+        for (to, x) in stored.iter().zip(both.results) {
             r.s.store(to, &r.map, x);
         }
         let mut l = r.s.finish();
@@ -189,78 +188,24 @@ impl Lowering<'_> {
         }
         Built { kernel: l.kernel, operands, span: Span::Tiles { len: h.tokens as u32, tile: tile as u32 } }
     }
-
-    /// Logits of a tile become their gradient: (softmax - onehot) · dloss, zero for ignored targets. The kernel numbers
-    /// the rows of the tile; what it reads of them starts at row `lo` of all.
-    fn slopes(&mut self, v: ValueId, h: &Head, p: BufferId, lo: usize, rows: usize) -> Result<(), String> {
-        let args = &self.cx.g.node(v).args;
-        let mut s = Stream::new(&self.cx, None);
-        let row = s.k.add_axis("row", rows);
-        let word = s.axis(h.vocab);
-        s.k.units = vec![(row, 1)];
-        let map = Map::default().with(ROW, Index::axis(row));
-        let mut starts = vec![];
-        let mut column = |s: &mut Stream, i: usize| -> Result<KValue, String> {
-            let at = self.cx.view(args[i]).ok_or("bug: an operand of a head is not in memory")?;
-            let m = merged(self.cx.g, &h.rows, |a| at.stride(a));
-            let stride = m.ok_or("limit: the head's rows are not one dimension of memory")?.1;
-            starts.push((at.buffer, lo as i64 * stride));
-            Ok(s.load(&Storage { strides: vec![(ROW, stride)], ..at }, &map, None))
-        };
-        let (target, up) = (column(&mut s, 2)?, column(&mut s, 4)?);
-        let mut at = Index::axis(word);
-        at.add_scaled(&Index::axis(row), h.words as i64);
-        let (tile, here) = (Storage { buffer: p, strides: vec![(ROW, 1)], base: 0 }, Map::default().with(ROW, at));
-        let x = s.load(&tile, &here, None);
-        let i = s.push(KOp::Index(word), &[], DType::I32);
-        let chosen = s.binary(Binary::Eq, i, target);
-        let lse = match self.loss_of(v) {
-            None => column(&mut s, 3)?,
-            Some(forward) => {
-                let row_loss = row_loss(&mut s, x, chosen, target, word);
-                for (to, x) in self.cx.storage[forward.0 as usize].iter().flatten().zip(row_loss) {
-                    let m = merged(self.cx.g, &h.rows, |a| to.stride(a));
-                    let stride = m.ok_or("limit: the head's rows are not one dimension of memory")?.1;
-                    starts.push((to.buffer, lo as i64 * stride));
-                    s.store(&Storage { strides: vec![(ROW, stride)], ..to.clone() }, &map, x);
-                }
-                row_loss[1]
-            }
-        };
-        let shifted = s.binary(Binary::Sub, x, lse);
-        let e = s.unary(Unary::Exp, shifted);
-        let one = s.float(1.0);
-        let less = s.binary(Binary::Sub, e, one);
-        let d = s.select(chosen, less, e);
-        let (none, zero) = (s.int(0), s.float(0.0));
-        let counts = s.binary(Binary::Le, none, target);
-        let up = s.select(counts, up, zero);
-        let d = s.binary(Binary::Mul, d, up);
-        s.store(&tile, &here, d);
-        let mut l = s.finish();
-        l.kernel.name = format!("cross_entropy_slopes_{}", h.words);
-        let start = |b: &BufferId| starts.iter().find(|x| x.0 == *b).map_or(0, |x| x.1);
-        let operands = l.buffers.iter().map(|b| Access { base: start(b), ..Access::whole(*b) }).collect();
-        let span = Span::Tiles { len: rows as u32, tile: ROWS as u32 };
-        let stage = self.add_stage(Built { kernel: l.kernel, operands, span });
-        self.steps.push(Step::Launch(Launch {
-            name: format!("cross_entropy_slopes_{rows}x{}", h.words),
-            kind: Kind::CrossEntropy,
-            grid: vec![rows.div_ceil(ROWS) as u32],
-            stages: vec![stage],
-            flops: (4 * rows * h.words) as u64,
-            bytes: (8 * rows * h.words) as u64,
-        }));
-        Ok(())
-    }
 }
 
-/// Loss and log of the denominator of a row of logits.
-fn row_loss(s: &mut Stream, x: KValue, chosen: KValue, target: KValue, word: KAxis) -> [KValue; 2] {
+/// What a row of logits gives.
+pub(super) struct RowLoss {
+    /// The loss, and the log of the denominator.
+    pub results: [KValue; 2],
+    /// exp(x - max), and its sum along the row.
+    pub weight: KValue,
+    pub sum: KValue,
+    /// Whether the target is one.
+    pub counts: KValue,
+}
+
+pub(super) fn row_loss(s: &mut Stream, x: KValue, chosen: KValue, target: KValue, word: KAxis) -> RowLoss {
     let max = s.push(KOp::Reduce(Fold::Max, word), &[x], DType::F32);
     let shifted = s.binary(Binary::Sub, x, max);
-    let e = s.unary(Unary::Exp, shifted);
-    let sum = s.push(KOp::Reduce(Fold::Sum, word), &[e], DType::F32);
+    let weight = s.unary(Unary::Exp, shifted);
+    let sum = s.push(KOp::Reduce(Fold::Sum, word), &[weight], DType::F32);
     let zero = s.float(0.0);
     let mine = s.select(chosen, x, zero);
     let picked = s.push(KOp::Reduce(Fold::Sum, word), &[mine], DType::F32);
@@ -269,7 +214,7 @@ fn row_loss(s: &mut Stream, x: KValue, chosen: KValue, target: KValue, word: KAx
     let loss = s.binary(Binary::Sub, lse, picked);
     let none = s.int(0);
     let counts = s.binary(Binary::Le, none, target);
-    [s.select(counts, loss, zero), lse]
+    RowLoss { results: [s.select(counts, loss, zero), lse], weight, sum, counts }
 }
 
 fn turned(m: Matrix) -> Matrix {

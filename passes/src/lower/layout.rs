@@ -1,19 +1,23 @@
 //! Layout: the order in which the axes of each value are laid out, should it lie in memory.
 //!
 //! A value keeps the order of what it is made from: rows of activations stay rows, and what a weight adds comes behind
-//! them in the weight's order. So products read and write matrices whose dimensions merge.
-use super::storage::natural_order;
+//! them in the weight's order. So products read and write matrices whose dimensions merge. A value that meets a tensor of
+//! memory element by element, as a gradient meets its parameter, lies as that tensor does.
 use lolm_ir::axis::{AxisId, AxisSet};
 use lolm_ir::graph::LeafKind;
 use lolm_ir::op::Op;
 use lolm_ir::{Graph, Node, ValueId};
 
 /// For each value, the order of each of its results.
-pub struct Layouts(Vec<Vec<Vec<AxisId>>>);
+pub struct Layouts {
+    all: Vec<Vec<Vec<AxisId>>>,
+    /// The order of the tensor that the value meets.
+    met: Vec<Option<Vec<AxisId>>>,
+}
 
 impl Layouts {
     pub fn of(g: &Graph) -> Self {
-        let mut all = Layouts(Vec::with_capacity(g.nodes.len()));
+        let mut all = Layouts { all: Vec::with_capacity(g.nodes.len()), met: vec![None; g.nodes.len()] };
         let mut weight = vec![false; g.nodes.len()];
         for v in g.ids() {
             let n = g.node(v);
@@ -22,20 +26,39 @@ impl Layouts {
                 _ => !n.args.is_empty() && n.args.iter().all(|a| weight[a.0 as usize] || g.axes_of(*a).is_empty()),
             };
             let orders = (0..n.types.len()).map(|i| fit(n.types[i].axes, all.guess(g, n, i, &weight))).collect();
-            all.0.push(orders);
+            all.all.push(orders);
         }
+        all.meet(g);
         all
     }
 
-    /// The order of a result that is kept in memory: a gradient lies as its parameter does.
-    pub fn kept(&self, g: &Graph, v: ValueId, result: usize) -> Vec<AxisId> {
-        let axes = g.node(v).types[result].axes;
-        let natural = natural_order(g, axes);
-        if natural != axes.iter().collect::<Vec<_>>() { natural } else { self.0[v.0 as usize][result].clone() }
+    /// The order of a result that is kept in memory.
+    pub fn kept(&self, v: ValueId, result: usize) -> Vec<AxisId> {
+        let own = || self.all[v.0 as usize][result].clone();
+        if result == 0 { self.met[v.0 as usize].clone().unwrap_or_else(own) } else { own() }
+    }
+
+    /// Hands the order of leaves to what they meet, from the last operation to the first.
+    fn meet(&mut self, g: &Graph) {
+        for v in g.ids().rev().filter(|v| g.node(*v).op.is_elementwise()) {
+            let axes = g.axes_of(v);
+            if axes.len() < 2 {
+                continue;
+            }
+            let alike: Vec<ValueId> = g.node(v).args.iter().copied().filter(|a| g.axes_of(*a) == axes).collect();
+            let leaf = alike.iter().find(|a| matches!(g.node(**a).op, Op::Leaf(_)));
+            let order = self.met[v.0 as usize].clone().or_else(|| leaf.map(|l| self.order(*l).to_vec()));
+            for a in alike {
+                let slot = &mut self.met[a.0 as usize];
+                if slot.is_none() {
+                    slot.clone_from(&order);
+                }
+            }
+        }
     }
 
     fn order(&self, v: ValueId) -> &[AxisId] {
-        &self.0[v.0 as usize][0]
+        &self.all[v.0 as usize][0]
     }
 
     /// An order that has at least the axes of the operands that matter; `fit` adds and drops what is needed.
@@ -45,7 +68,7 @@ impl Layouts {
         };
         match &n.op {
             Op::Leaf(l) => g.leaf(*l).order().collect(),
-            Op::Part(i) => self.0[n.args[0].0 as usize][*i].clone(),
+            Op::Part(i) => self.all[n.args[0].0 as usize][*i].clone(),
             Op::Rename { from, to } => renamed(*from, *to),
             Op::Slice { axis, to, .. } | Op::Pad { axis, to, .. } => renamed(*axis, *to),
             Op::Concat { axis, parts } => renamed(parts[0], *axis),

@@ -1,0 +1,175 @@
+//! The gradient of a head's logits, tile by tile: (softmax - onehot) · dloss, zero for ignored targets.
+//!
+//! The kernels number the rows of a tile; what they read of all rows starts at the tile's first. Where the loss is wanted
+//! too, a first kernel leaves exp(x - max) in place of the logits, so that every exponential is computed once.
+use super::cross_entropy::{Head, row_loss};
+use super::index::{Index, Map};
+use super::storage::{Storage, merged};
+use super::stream::Stream;
+use super::{Built, Lowering};
+use lolm_ir::axis::AxisId;
+use lolm_ir::kernel::{KAxis, KOp, KValue};
+use lolm_ir::op::{Binary, Unary};
+use lolm_ir::plan::{Access, BufferId, Kind, Launch, Span, Step};
+use lolm_ir::{DType, ValueId};
+
+/// Rows of a unit: their logits stay in the cache from kernel to kernel.
+const ROWS: usize = 2;
+/// Stands for the rows of a tile, which are several axes of the graph at once.
+const ROW: AxisId = AxisId(u8::MAX);
+
+impl Lowering<'_> {
+    /// Logits of rows `lo` and on, in `p`, become their gradient.
+    pub(super) fn slopes(&mut self, v: ValueId, h: &Head, p: BufferId, lo: usize, rows: usize) -> Result<(), String> {
+        let mut stages = vec![];
+        match self.loss_of(v) {
+            None => {
+                let one = TileRows::new(self, v, h, p, lo, rows).slopes()?;
+                stages.push(self.add_stage(one));
+            }
+            Some(loss) => {
+                let factor = self.scratch("factor", ROWS);
+                let first = TileRows::new(self, v, h, p, lo, rows).weights(loss, factor)?;
+                stages.push(self.add_stage(first));
+                let second = TileRows::new(self, v, h, p, lo, rows).slopes_of_weights(factor)?;
+                stages.push(self.add_stage(second));
+            }
+        }
+        self.steps.push(Step::Launch(Launch {
+            name: format!("cross_entropy_slopes_{rows}x{}", h.words),
+            kind: Kind::CrossEntropy,
+            grid: vec![rows.div_ceil(ROWS) as u32],
+            stages,
+            flops: (4 * rows * h.words) as u64,
+            bytes: (8 * rows * h.words) as u64,
+        }));
+        Ok(())
+    }
+}
+
+/// A kernel over the rows of a tile of logits.
+struct TileRows<'a> {
+    lw: &'a Lowering<'a>,
+    s: Stream<'a>,
+    grad: ValueId,
+    head: &'a Head,
+    row: KAxis,
+    word: KAxis,
+    map: Map,
+    /// The tile, and this kernel's place in it.
+    tile: Storage,
+    here: Map,
+    lo: usize,
+    rows: usize,
+    /// Buffers of all rows, and the element at which this tile's begin.
+    starts: Vec<(BufferId, i64)>,
+    /// Columns in scratch, of the rows of one unit.
+    scratch: Vec<BufferId>,
+}
+
+impl<'a> TileRows<'a> {
+    fn new(lw: &'a Lowering, grad: ValueId, head: &'a Head, p: BufferId, lo: usize, rows: usize) -> Self {
+        let mut s = Stream::new(&lw.cx, None);
+        let row = s.k.add_axis("row", rows);
+        let word = s.axis(head.vocab);
+        s.k.units = vec![(row, 1)];
+        let map = Map::default().with(ROW, Index::axis(row));
+        let mut at = Index::axis(word);
+        at.add_scaled(&Index::axis(row), head.words as i64);
+        let (tile, here) = (Storage { buffer: p, strides: vec![(ROW, 1)], base: 0 }, Map::default().with(ROW, at));
+        TileRows { lw, s, grad, head, row, word, map, tile, here, lo, rows, starts: vec![], scratch: vec![] }
+    }
+
+    /// A column of one element a row, from this tile's first row on.
+    fn column(&mut self, at: Storage) -> Result<Storage, String> {
+        let m = merged(self.lw.cx.g, &self.head.rows, |a| at.stride(a));
+        let stride = m.ok_or("limit: the head's rows are not one dimension of memory")?.1;
+        self.starts.push((at.buffer, self.lo as i64 * stride));
+        Ok(Storage { strides: vec![(ROW, stride)], ..at })
+    }
+    fn operand(&mut self, i: usize) -> Result<KValue, String> {
+        let v = self.lw.cx.g.node(self.grad).args[i];
+        let at = self.lw.cx.view(v).ok_or("bug: an operand of a head is not in memory")?;
+        let column = self.column(at)?;
+        Ok(self.s.load(&column, &self.map, None))
+    }
+    fn scratch_column(&mut self, buffer: BufferId) -> Storage {
+        self.scratch.push(buffer);
+        Storage { buffer, strides: vec![(ROW, 1)], base: 0 }
+    }
+    fn is_target(&mut self, target: KValue) -> KValue {
+        let i = self.s.push(KOp::Index(self.word), &[], DType::I32);
+        self.s.binary(Binary::Eq, i, target)
+    }
+
+    /// Logits to gradient, with the log of the denominator known.
+    fn slopes(mut self) -> Result<Built, String> {
+        let (target, lse, up) = (self.operand(2)?, self.operand(3)?, self.operand(4)?);
+        let chosen = self.is_target(target);
+        let s = &mut self.s;
+        let x = s.load(&self.tile, &self.here, None);
+        let shifted = s.binary(Binary::Sub, x, lse);
+        let e = s.unary(Unary::Exp, shifted);
+        let one = s.float(1.0);
+        let less = s.binary(Binary::Sub, e, one);
+        let d = s.select(chosen, less, e);
+        let (none, zero) = (s.int(0), s.float(0.0));
+        let counts = s.binary(Binary::Le, none, target);
+        let up = s.select(counts, up, zero);
+        let d = s.binary(Binary::Mul, d, up);
+        s.store(&self.tile, &self.here, d);
+        Ok(self.finish("slopes"))
+    }
+
+    /// Logits to exp(x - max), with the loss, the log of the denominator, and dloss over the denominator.
+    fn weights(mut self, loss: ValueId, factor: BufferId) -> Result<Built, String> {
+        let (target, up) = (self.operand(2)?, self.operand(4)?);
+        let chosen = self.is_target(target);
+        let x = self.s.load(&self.tile, &self.here, None);
+        let row = row_loss(&mut self.s, x, chosen, target, self.word);
+        let stored: Vec<Storage> = self.lw.cx.storage[loss.0 as usize].iter().flatten().cloned().collect();
+        for (to, x) in stored.into_iter().zip(row.results) {
+            let to = self.column(to)?;
+            self.s.store(&to, &self.map, x);
+        }
+        let to = self.scratch_column(factor);
+        let s = &mut self.s;
+        let zero = s.float(0.0);
+        let share = s.binary(Binary::Div, up, row.sum);
+        let share = s.select(row.counts, share, zero);
+        s.store(&to, &self.map, share);
+        s.store(&self.tile, &self.here, row.weight);
+        Ok(self.finish("weights"))
+    }
+
+    /// exp(x - max) to gradient.
+    fn slopes_of_weights(mut self, factor: BufferId) -> Result<Built, String> {
+        let (target, up) = (self.operand(2)?, self.operand(4)?);
+        let chosen = self.is_target(target);
+        let from = self.scratch_column(factor);
+        let s = &mut self.s;
+        let (e, share) = (s.load(&self.tile, &self.here, None), s.load(&from, &self.map, None));
+        let p = s.binary(Binary::Mul, e, share);
+        let less = s.binary(Binary::Sub, p, up);
+        let d = s.select(chosen, less, p);
+        s.store(&self.tile, &self.here, d);
+        Ok(self.finish("slopes_of_weights"))
+    }
+
+    fn finish(self, name: &str) -> Built {
+        let span = Span::Tiles { len: self.rows as u32, tile: ROWS as u32 };
+        let (starts, scratch, rows) = (self.starts, self.scratch, self.s.k.axis(self.row).len);
+        let mut l = self.s.finish();
+        l.kernel.name = format!("{name}_{}", self.head.words);
+        let access = |b: &BufferId| {
+            let base = starts.iter().find(|x| x.0 == *b).map_or(0, |x| x.1);
+            Access { base, rebase: scratch.contains(b) as i64, ..Access::whole(*b) }
+        };
+        for (o, b) in l.kernel.operands.iter_mut().zip(&l.buffers) {
+            if scratch.contains(b) {
+                o.len = rows as u64;
+            }
+        }
+        Built { kernel: l.kernel, operands: l.buffers.iter().map(access).collect(), span }
+    }
+}
