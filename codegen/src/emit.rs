@@ -153,7 +153,8 @@ pub trait Emit {
     ) -> (Self::C, Vec<Self::V>);
     /// Closes the innermost loop with what is carried on, and gives what is carried out.
     fn end(&mut self, next: &[Self::V]) -> Vec<Self::V>;
-    /// Opens the loop over the units that this call must do, and gives the unit.
-    fn begin_units(&mut self) -> Self::C;
-    fn end_units(&mut self);
+    /// Opens the loop over the units that this call must do, and gives the next one and their end.
+    fn begin_units(&mut self) -> (Self::C, Self::C);
+    /// Closes it: so many units were done.
+    fn end_units(&mut self, done: Self::C);
 }

@@ -96,7 +96,7 @@ impl<E: Emit> Gen<'_, E> {
             self.written = before.clone();
             let partial_in = self.partial(x, folds, partial.take(), part.shape)?;
             let into = Carried { states, partial: partial_in };
-            let out = self.run(x, &part, down, into, sinks)?;
+            let out = self.run_part(x, &part, down, into, sinks)?;
             (states, partial) = (out.states, Some(out.partial));
             written.append(&mut self.written);
         }
@@ -357,7 +357,7 @@ impl<E: Emit> Gen<'_, E> {
     }
 
     /// Emits one part and gives what is carried out of it.
-    fn run(
+    fn run_part(
         &mut self,
         x: KAxis,
         part: &Part<E::C>,

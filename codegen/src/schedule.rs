@@ -43,6 +43,10 @@ impl Schedule {
     pub fn unit_dims(&self, k: &Kernel) -> Vec<u32> {
         self.units.iter().map(|(a, tile)| k.axis(*a).len.div_ceil(*tile)).collect()
     }
+    /// The lanes run along the last unit axis, although each unit is one coordinate: neighbouring units are done together.
+    pub fn runs(&self) -> bool {
+        self.units.last().is_some_and(|(a, tile)| *tile == 1 && self.lane == Some(*a))
+    }
     /// The schedule as text, with the names of the kernel's axes.
     pub fn display<'a>(&'a self, k: &'a Kernel) -> impl fmt::Display + 'a {
         Named(self, k)
@@ -99,9 +103,9 @@ impl Chooser<'_> {
         };
         self.k.values.iter().any(lacks)
     }
-    /// A unit fixes these axes at a single coordinate.
+    /// A unit fixes these axes at a single coordinate. Along the last one lanes can do neighbouring units together.
     fn is_single_unit(&self, a: KAxis) -> bool {
-        self.k.units.contains(&(a, 1))
+        self.k.units.iter().rev().skip(1).any(|u| *u == (a, 1))
     }
 
     /// Everything that a value is computed from.

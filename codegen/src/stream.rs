@@ -15,14 +15,14 @@ use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel};
 pub fn stream<E: Emit>(k: &Kernel, s: &Schedule, e: &mut E) -> Gives<()> {
     let mut g = Gen::new(k, s, e);
     g.open_scope(KAxes::EMPTY);
-    let unit = g.e.begin_units();
+    let (unit, end) = g.e.begin_units();
     g.open_scope(KAxes::EMPTY);
-    g.fix_units(unit);
+    let done = g.fix_units(unit, end);
     g.fix_unrolled();
     let sinks: Vec<Sink> = k.ids().filter(|v| k.value(*v).is_sink()).map(Sink::Write).collect();
     g.prepare(&[], &sinks)?;
     g.leaf(&sinks)?;
-    g.e.end_units();
+    g.e.end_units(done);
     Ok(())
 }
 
@@ -34,23 +34,38 @@ struct Group {
 }
 
 impl<E: Emit> Gen<'_, E> {
-    /// Cuts the number of the unit into coordinates and tiles.
-    fn fix_units(&mut self, unit: E::C) {
+    /// Cuts the number of the unit into coordinates and tiles, and gives the number of units that are done together: where
+    /// the lanes run along the last unit axis, all up to its end.
+    fn fix_units(&mut self, unit: E::C, end: E::C) -> E::C {
         let mut rest = unit;
+        let mut done = self.e.coord(1);
+        let dims = self.s.unit_dims(self.k);
         for (n, (a, tile)) in self.s.units.iter().enumerate().rev() {
-            let (len, tile) = (self.k.axis(*a).len as i64, *tile as i64);
-            let count = len.div_euclid(tile) + (len % tile != 0) as i64;
+            let count = dims[n] as i64;
             let mut number = rest;
             if n > 0 {
                 (rest, number) = self.e.coord_divmod(rest, count);
             }
-            if tile == 1 {
+            if self.s.runs() && n == dims.len() - 1 {
+                let tile = self.run(number, count, unit, end);
+                done = tile.size;
+                self.tiles[a.0 as usize] = Some(tile);
+            } else if *tile == 1 {
                 let at = At { coord: number, offsets: vec![0], vector: false, masked: false, depth: self.depth() - 1 };
                 self.at[a.0 as usize] = Some(at);
             } else if count > 1 {
-                self.tiles[a.0 as usize] = Some(self.tile(number, len, tile));
+                self.tiles[a.0 as usize] = Some(self.tile(number, self.k.axis(*a).len as i64, *tile as i64));
             }
         }
+        done
+    }
+
+    /// The units from here to the end of the axis or of this call's share.
+    fn run(&mut self, number: E::C, count: i64, unit: E::C, end: E::C) -> Tile<E::C> {
+        let (minus_number, minus_unit) = (self.e.coord_mul(number, -1), self.e.coord_mul(unit, -1));
+        let count = self.e.coord(count);
+        let (row, share) = (self.e.coord_add(count, minus_number), self.e.coord_add(end, minus_unit));
+        Tile { lo: number, size: self.e.coord_min(row, share), multiple: 1 }
     }
 
     /// Part `number` of an axis that is cut in tiles; the last one may be shorter.

@@ -333,7 +333,7 @@ impl Emit for Clif<'_> {
         self.b.block_params(exit).iter().map(|v| V::Val(*v)).collect()
     }
 
-    fn begin_units(&mut self) -> C {
+    fn begin_units(&mut self) -> (C, C) {
         let (header, body, exit) = (self.b.create_block(), self.b.create_block(), self.b.create_block());
         self.b.append_block_param(header, I64);
         self.b.ins().jump(header, &[BlockArg::Value(self.begin)]);
@@ -343,12 +343,13 @@ impl Emit for Clif<'_> {
         self.b.ins().brif(more, body, &[], exit, &[]);
         self.b.switch_to_block(body);
         self.units = Some((header, exit, unit));
-        C::Val(unit)
+        (C::Val(unit), C::Val(self.end))
     }
 
-    fn end_units(&mut self) {
+    fn end_units(&mut self, done: C) {
         let Some((header, exit, unit)) = self.units.take() else { return };
-        let unit = self.b.ins().iadd_imm_s(unit, 1);
+        let next = self.coord_add(C::Val(unit), done);
+        let unit = self.coordinate(next);
         self.b.ins().jump(header, &[BlockArg::Value(unit)]);
         self.b.switch_to_block(exit);
         self.b.ins().return_(&[]);
