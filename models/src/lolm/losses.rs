@@ -174,6 +174,18 @@ impl Pairs {
         let product = cx.mul(now, before);
         cx.sum(&[features], product)
     }
+
+    /// 1 - cos(x_t, x_{t-1}) over `features`, as half the squared distance of the unit vectors: a difference of nearly
+    /// equal numbers would keep no digits of a small turn. `[b, pairs]`
+    fn turn(&self, cx: &mut Cx, pairs: AxisId, features: AxisId, x: ValueId) -> ValueId {
+        let t = cx.ax.t;
+        let x = unit(cx, features, x);
+        let (now, before) = (cx.slice(x, t, 1, pairs), cx.slice(x, t, 0, pairs));
+        let way = cx.sub(now, before); // [b, pairs, features]
+        let square = cx.mul(way, way);
+        let sum = cx.sum(&[features], square);
+        cx.scale(sum, 0.5)
+    }
 }
 
 /// Minus the correlation over t of the turns of h (stopped) and of p, mean over the sequences in which both vary.
@@ -183,9 +195,7 @@ fn changepoint(cx: &mut Cx, pairs: &Pairs, h: ValueId, r: &Regime) -> ValueId {
     let Some(axis) = pairs.axis else { return cx.num(0.0) };
     let h = cx.stop_gradient(h);
     let turn = |cx: &mut Cx, features: AxisId, x: ValueId| {
-        let cos = pairs.cosine(cx, axis, features, x);
-        let one = cx.num(1.0);
-        let turn = cx.sub(one, cos); // [b, pairs]
+        let turn = pairs.turn(cx, axis, features, x); // [b, pairs]
         let mean = cx.mean(&[axis], turn);
         cx.sub(turn, mean)
     };
