@@ -1,9 +1,13 @@
 //! The subcommands, one file each: its arguments and what they make it do.
 pub mod bench;
 pub mod compile;
+pub mod demo;
+pub mod eval;
+pub mod generate;
 pub mod init;
 pub mod inspect;
 pub mod opt;
+pub mod train;
 pub mod verify;
 
 use crate::typed::Command;
@@ -11,11 +15,15 @@ use crate::typed::Command;
 /// Runs a command.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Inspect(c) => c.run(),
-        Command::Compile(c) => c.run(),
-        Command::Opt(c) => c.run(),
+        Command::Demo(c) => c.run(),
         Command::Init(c) => c.run(),
-        Command::Bench(c) => c.run(),
+        Command::Compile(c) => c.run(),
+        Command::Train(c) => c.run(),
+        Command::Eval(c) => c.run(),
+        Command::Generate(c) => c.run(),
+        Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
+        Command::Bench(c) => c.run(),
+        Command::Opt(c) => c.run(),
     }
 }

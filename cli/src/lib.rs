@@ -2,15 +2,20 @@
 //!
 //! The only place that reads arguments and the environment, and the only one that uses `anyhow`. An error is one
 //! sentence on stderr and exit code 1; a usage error is clap's, with exit code 2.
+pub mod chart;
 pub mod commands;
 pub mod compiler;
+pub mod data;
 pub mod draw;
 pub mod inspect;
 pub mod output;
 pub mod peak;
 pub mod programs;
+pub mod progress;
+pub mod run_folder;
 pub mod spec;
 pub mod table;
+pub mod tokenizer;
 pub mod training;
 pub mod typed;
 pub mod verify;
@@ -22,7 +27,7 @@ use std::process::ExitCode;
 /// Runs the command that these arguments say.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     output::explain_panics();
-    let cli = match typed::Cli::try_parse_from(typed::rewrite(args)) {
+    let cli = match typed::Cli::try_parse_from(typed::arguments(args)) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { 2 } else { 0 };

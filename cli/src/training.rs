@@ -1,7 +1,18 @@
-//! What the runtime is told of a run, from the spec.
+//! A training run: what the runtime is told of it, and the run itself with its folder.
+use crate::progress::{Progress, interrupt};
+use crate::run_folder::RunFolder;
+use anyhow::{Result, ensure};
 use lolm_models::LolmSpec;
 use lolm_runtime::generate::Settings;
-use lolm_runtime::train::{Config, LearningRate, Temperature};
+use lolm_runtime::train::{
+    CheckpointError, Config, LearningRate, Outcome, Report, Run, Temperature, Tokens, Trainer, Watch,
+};
+use lolm_runtime::weights::{self, Purpose};
+use lolm_runtime::{Artifact, Model};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
 
 /// The schedule of a whole run.
 pub fn config(spec: &LolmSpec) -> Config {
@@ -28,7 +39,130 @@ pub fn tau(spec: &LolmSpec, steps: Option<u64>) -> f32 {
     temperature(spec).at(steps.unwrap_or(u64::MAX)) as f32
 }
 
-/// How text is generated: at the temperature at which training ended, with the gate at this value or as learned.
-pub fn settings(spec: &LolmSpec, gate: Option<f32>) -> Settings {
-    Settings { max_seq_len: spec.max_seq_len, gate_force: gate.unwrap_or(-1.0), tau: tau(spec, None) }
+/// How text is generated: at the temperature that training had after these steps, with the gate at this value or as
+/// learned.
+pub fn settings(spec: &LolmSpec, steps: Option<u64>, gate: Option<f32>) -> Settings {
+    Settings { max_seq_len: spec.max_seq_len, gate_force: gate_force(gate), tau: tau(spec, steps) }
+}
+
+/// What the programs take for the gate: a negative value leaves it as learned.
+pub fn gate_force(gate: Option<f32>) -> f32 {
+    gate.unwrap_or(-1.0)
+}
+
+/// A value that the gate may be forced to.
+pub fn parse_gate(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(x) if (0.0..=1.0).contains(&x) => Ok(x),
+        _ => Err("expected a number from 0 to 1".into()),
+    }
+}
+
+/// True if an artifact of the one spec can be run by the other: they differ only in what is data to its programs.
+pub fn same_programs(compiled: &LolmSpec, wanted: &LolmSpec) -> bool {
+    let mut w = wanted.clone();
+    let (from, to) = (&compiled.training, &mut w.training);
+    (to.steps, to.warmup, to.floor, to.seed, to.skip_limit) =
+        (from.steps, from.warmup, from.floor, from.seed, from.skip_limit);
+    w.optimizer.lr = compiled.optimizer.lr;
+    if let (Some(to), Some(from)) = (&mut w.regime, &compiled.regime) {
+        (to.temp_start, to.temp_end, to.temp_anneal_steps) = (from.temp_start, from.temp_end, from.temp_anneal_steps);
+    }
+    w == *compiled
+}
+
+/// A run that is about to start.
+pub struct Job<'a> {
+    pub folder: RunFolder,
+    pub artifact: Artifact,
+    pub spec: &'a LolmSpec,
+    pub data: Tokens,
+    pub threads: usize,
+    /// Steps between checkpoints, and how many stay.
+    pub interval: u64,
+    pub keep: usize,
+    /// Weights to start from, if not from new ones.
+    pub weights: Option<&'a Path>,
+    pub quiet: bool,
+}
+
+/// A run that has ended.
+pub struct Done {
+    pub model: Model,
+    pub outcome: Outcome,
+    pub summary: Summary,
+}
+
+/// How a run went.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Summary {
+    pub steps: u64,
+    pub skipped: u64,
+    pub tokens_per_step: usize,
+    pub seconds: f64,
+    /// Of the last step, by name.
+    pub last: BTreeMap<String, f32>,
+}
+
+impl Job<'_> {
+    /// Trains to the end, or to Ctrl-C, and draws the curves.
+    pub fn run(self) -> Result<Done> {
+        let accumulate = self.spec.training.accumulate;
+        ensure!(
+            accumulate == 1,
+            "`training.accumulate` is {accumulate}, and gradients are not accumulated over several batches yet; \
+             `--training.accumulate 1` trains with smaller steps"
+        );
+        let mut model = Model::load(self.artifact, self.threads)?;
+        match self.weights {
+            Some(path) => weights::load(&mut model, path, Purpose::Training)?,
+            None => weights::init(&mut model, self.spec.training.seed as u64),
+        }
+        let title = model.manifest().name.clone();
+        let mut trainer = Trainer::new(model, self.data, config(self.spec))?;
+        let run = Run {
+            checkpoints: Some(self.folder.checkpoints(self.interval, self.keep)),
+            metrics: Some(self.folder.metrics()),
+        };
+        let steps = self.spec.training.steps as u64;
+        let start = Instant::now();
+        let mut watch = Last { inner: Progress::new(steps, interrupt(), self.quiet), last: BTreeMap::new() };
+        let outcome = run.go(&mut trainer, &mut watch)?;
+        let last = std::mem::take(&mut watch.last);
+        drop(watch);
+        self.folder.draw_curves(&title)?;
+        let (batch, seq) = trainer.batch();
+        let p = trainer.progress();
+        let seconds = start.elapsed().as_secs_f64();
+        let summary = Summary { steps: p.step, skipped: p.skipped, tokens_per_step: batch * seq, seconds, last };
+        Ok(Done { model: trainer.into_model(), outcome, summary })
+    }
+}
+
+/// Progress that remembers the last step's values.
+struct Last {
+    inner: Progress,
+    last: BTreeMap<String, f32>,
+}
+
+impl Watch for Last {
+    fn step(&mut self, r: &Report, rate: f64) -> bool {
+        // The keys are the same at every step, so only the first one allocates them.
+        for (name, x) in &r.values {
+            match self.last.get_mut(name) {
+                Some(slot) => *slot = *x,
+                None => drop(self.last.insert(name.clone(), *x)),
+            }
+        }
+        self.inner.step(r, rate)
+    }
+    fn saved(&mut self, path: &Path) {
+        self.inner.saved(path);
+    }
+    fn resumed(&mut self, step: u64, path: &Path) {
+        self.inner.resumed(step, path);
+    }
+    fn damaged(&mut self, error: &CheckpointError) {
+        self.inner.damaged(error);
+    }
 }

@@ -13,12 +13,16 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    Inspect(inspect::Inspect),
-    Compile(compile::Compile),
-    Opt(opt::Opt),
+    Demo(demo::Demo),
     Init(init::Init),
+    Compile(compile::Compile),
+    Train(train::Train),
+    Eval(eval::Eval),
+    Generate(generate::Generate),
+    Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Bench(bench::Bench),
+    Opt(opt::Opt),
 }
 
 impl Cli {
@@ -27,9 +31,20 @@ impl Cli {
     }
 }
 
+/// The arguments as clap reads them: with `demo` where no subcommand is given, and keys of the spec as `--set`.
+pub fn arguments(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = rewrite(args);
+    let general = ["-h", "--help", "-V", "--version", "help"];
+    let named = args.get(1).and_then(|a| a.to_str()).is_some_and(|a| !a.starts_with('-') || general.contains(&a));
+    if !named && !args.is_empty() {
+        args.insert(1, "demo".into());
+    }
+    args
+}
+
 /// Turns `--training.steps 1000` and `--d_model=64` into `--set` arguments: a long option with a dot or an underscore in its
 /// name is a key of the spec, as no option of ours has either.
-pub fn rewrite(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn rewrite(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut out: Vec<OsString> = vec![];
     let mut args = args.peekable();
     while let Some(arg) = args.next() {

@@ -14,6 +14,7 @@ pub struct Verify {
     /// What the code runs on
     #[arg(long, default_value = "cpu")]
     target: Target,
+    /// Threads, on which the results do not depend
     #[arg(long, default_value_t = crate::threads(), value_name = "N")]
     threads: usize,
     /// Print JSON

@@ -31,6 +31,7 @@ pub struct Decode {
     /// Measured tokens
     #[arg(short = 'n', long, default_value_t = 64, value_name = "N")]
     tokens: usize,
+    /// Threads, on which the results do not depend
     #[arg(long, default_value_t = crate::threads(), value_name = "N")]
     threads: usize,
     /// Print JSON
@@ -62,7 +63,7 @@ impl Decode {
         let mut model = Model::load(in_memory(&named, &sources)?, self.threads)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let weight_bytes = weight_bytes(model.plan(model.program("decode")?));
-        let settings = crate::training::settings(&named.spec, None);
+        let settings = crate::training::settings(&named.spec, None, None);
         let mut g = Generator::new(&mut model, settings)?;
         let token = |i: usize| (i * 7919 % named.spec.vocab_size) as u32;
         let start = Instant::now();

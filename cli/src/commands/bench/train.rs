@@ -35,6 +35,7 @@ pub struct Train {
     /// Launches to list, the longest first
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
+    /// Threads, on which the results do not depend
     #[arg(long, default_value_t = crate::threads(), value_name = "N")]
     threads: usize,
     /// Print JSON

@@ -1,0 +1,185 @@
+//! `lolm train`: a spec or an artifact and texts become a trained model.
+use crate::commands::compile::write_whole;
+use crate::compiler::{Dump, compiled};
+use crate::data;
+use crate::output::{note, seconds, show};
+use crate::programs::{ProgramArgs, USUAL};
+use crate::run_folder::{RunFolder, open, spec_of};
+use crate::spec::{self, Named, Overrides, is_artifact};
+use crate::training::{Job, Summary, same_programs};
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use lolm_models::LolmSpec;
+use lolm_runtime::Artifact;
+use lolm_runtime::train::Outcome;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Train a model on texts
+#[derive(Args, Debug)]
+pub struct Train {
+    /// A spec file, the name of a built-in spec, an artifact, or the folder of a run
+    model: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Text files
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// Where artifact, checkpoints, metrics and curves go [default: out/ and the spec's name]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from the newest whole checkpoint in the folder
+    #[arg(long)]
+    resume: bool,
+    /// Weights to start from: a safetensors file, or a folder with model.safetensors
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    weights: Option<PathBuf>,
+    /// Steps of the whole run [default: training.steps]
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    #[command(flatten)]
+    programs: ProgramArgs,
+    /// Steps between checkpoints; 0 for one at the end
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    interval: u64,
+    /// Checkpoints that stay; 0 for all
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    keep: usize,
+    /// Threads, on which the results do not depend
+    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
+    threads: usize,
+    /// Print JSON, and nothing on the way
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    folder: PathBuf,
+    finished: bool,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+impl Train {
+    pub fn run(mut self) -> Result<()> {
+        if let Some(steps) = self.steps {
+            self.overrides.set.push(lolm_models::spec::Override::new("training.steps", steps.to_string()));
+        }
+        let (artifact, spec, folder) = self.prepare()?;
+        let data = data::read(&self.data, &spec)?;
+        let job = Job {
+            folder: folder.clone(),
+            artifact,
+            spec: &spec,
+            data: data.tokens,
+            threads: self.threads,
+            interval: self.interval,
+            keep: self.keep,
+            weights: self.weights.as_deref(),
+            quiet: self.json,
+        };
+        let done = job.run()?;
+        let finished = done.outcome == Outcome::Finished;
+        let report = Report { folder: folder.0, finished, summary: done.summary };
+        show(self.json, &report, |r| r.show(&self.data))
+    }
+
+    /// The artifact with the spec of this run, in the folder of the run.
+    fn prepare(&self) -> Result<(Artifact, LolmSpec, RunFolder)> {
+        let path = Path::new(&self.model);
+        if path.is_dir() {
+            let folder = RunFolder(self.out.clone().unwrap_or_else(|| path.into()));
+            return self.with_artifact(&RunFolder(path.into()).artifact(), folder);
+        }
+        if path.is_file() && is_artifact(path)? {
+            let folder = self.folder(&open(path)?.manifest.name);
+            return self.with_artifact(path, folder);
+        }
+        let named = spec::find(&self.model, &self.overrides)?;
+        let folder = self.folder(&named.name);
+        self.check_folder(&folder)?;
+        let there = folder.artifact();
+        if self.resume && there.is_file() {
+            let artifact = open(&there)?;
+            ensure!(
+                same_programs(&spec_of(&artifact)?, &named.spec),
+                "{} was compiled from another spec than {}; to go on with it, give the folder instead of the spec",
+                there.display(),
+                self.model
+            );
+            return Ok((artifact, named.spec, folder));
+        }
+        self.compile(named, folder)
+    }
+
+    fn folder(&self, name: &str) -> RunFolder {
+        RunFolder(self.out.clone().unwrap_or_else(|| Path::new("out").join(name)))
+    }
+
+    /// Refuses to mix a new run with an earlier one.
+    fn check_folder(&self, folder: &RunFolder) -> Result<()> {
+        let (found, damaged) = folder.checkpoints(0, 0).latest()?;
+        let there = found.is_some() || !damaged.is_empty();
+        match (self.resume, there) {
+            (false, true) => bail!(
+                "{} holds checkpoints of an earlier run: go on from them with --resume, or choose another folder with --out",
+                folder.0.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// An artifact that is there, with the keys of its spec that are data to it.
+    fn with_artifact(&self, path: &Path, folder: RunFolder) -> Result<(Artifact, LolmSpec, RunFolder)> {
+        self.check_folder(&folder)?;
+        let artifact = open(path)?;
+        let compiled = spec_of(&artifact)?;
+        let wanted = LolmSpec::parse_with("the artifact's spec", &artifact.manifest.spec, &self.overrides.set)?;
+        ensure!(
+            same_programs(&compiled, &wanted),
+            "{} is compiled: of its spec only the steps, warmup, floor, seed, skip_limit, lr and temperatures can change",
+            path.display()
+        );
+        if folder.artifact() != path {
+            write_whole(&folder.artifact(), &std::fs::read(path)?)?;
+        }
+        Ok((artifact, wanted, folder))
+    }
+
+    fn compile(&self, named: Named, folder: RunFolder) -> Result<(Artifact, LolmSpec, RunFolder)> {
+        let sources = self.programs.sources(&named.spec, &USUAL)?;
+        let (compiled, _, times) = compiled(&named, &sources, &Dump::default())?;
+        let path = folder.artifact();
+        write_whole(&path, &compiled.bytes)?;
+        if !self.json {
+            let total = times.iter().map(|t| t.seconds).sum();
+            note(format_args!("compiled {} to {} in {}", named.name, path.display(), seconds(total)));
+        }
+        Ok((open(&path)?, named.spec, folder))
+    }
+}
+
+impl Report {
+    fn show(&self, data: &[PathBuf]) -> String {
+        let s = &self.summary;
+        let rate = (s.steps * s.tokens_per_step as u64) as f64 / s.seconds;
+        let mut out = match (self.finished, s.last.is_empty()) {
+            (_, true) => format!("all {} steps were done already\n", s.steps),
+            (true, false) => format!("{} steps in {}, up to {rate:.0} tokens/s\n", s.steps, seconds(s.seconds)),
+            (false, false) => format!("stopped after step {}; go on with --resume\n", s.steps),
+        };
+        let values: Vec<String> = s.last.iter().map(|(name, x)| format!("{name} {x:.4}")).collect();
+        if !values.is_empty() {
+            out += &format!("last step: {}\n", values.join(", "));
+        }
+        if s.skipped > 0 {
+            out += &format!("{} steps were skipped\n", s.skipped);
+        }
+        let (folder, file) = (self.folder.display(), data[0].display());
+        out + &format!(
+            "\nIn {folder}: model.lolm, checkpoints, metrics.jsonl, curves.svg. Next:\n\n  \
+             lolm eval {folder} --data {file} --ablation\n  lolm generate {folder} -p \"Once\" -n 64\n"
+        )
+    }
+}
