@@ -24,6 +24,8 @@ pub struct Schedule {
 /// Work below which a unit is not worth its own, and above which there should be more units, in nanoseconds.
 const UNIT_NS: f64 = 4_000.0;
 const ENOUGH_UNITS: f64 = 64.0;
+/// Elements of 4 bytes in one.
+const CACHE_LINE: i64 = 16;
 /// The longest axis that is unrolled for its own sake, the longest that holds the states of a scan, and how many
 /// registers' worth of either.
 const SHORT: u32 = 4;
@@ -76,9 +78,11 @@ pub fn schedule(k: &Kernel) -> Schedule {
     let c = Chooser { k };
     let lane = c.lane();
     let unroll = c.unroll(lane);
-    let order = c.order(lane);
-    let units = if k.units.is_empty() { c.units(lane, &unroll, &order) } else { k.units.clone() };
-    let vectors = c.vectors(lane, &unroll);
+    let crossed = c.crossed(lane);
+    let order = c.order(lane, crossed);
+    let units = if k.units.is_empty() { c.units(lane, crossed, &unroll, &order) } else { k.units.clone() };
+    // Lanes that jump meet in few sets of the cache, so there are no more of them in flight than a vector has.
+    let vectors = if crossed.is_some() { 1 } else { c.vectors(lane, &unroll) };
     Schedule { units, order, unroll, lane, vectors }
 }
 
@@ -201,14 +205,29 @@ impl Chooser<'_> {
         out
     }
 
-    /// Loops with large steps in memory stand outside; the lane axis innermost.
-    fn order(&self, lane: Option<KAxis>) -> Vec<KAxis> {
+    /// An axis along which some large operand is contiguous that jumps along the lanes, as in a transposition. Short tiles of
+    /// it inside the lanes' loop use every cache line that they touch.
+    fn crossed(&self, lane: Option<KAxis>) -> Option<KAxis> {
+        let lane = lane?;
+        if !self.k.units.is_empty() || self.k.values.iter().any(|v| v.op.folds().is_some()) {
+            return None;
+        }
+        let across = |v: &Value| {
+            let (_, view) = v.access().filter(|(_, view)| view.stride(lane).abs() >= CACHE_LINE)?;
+            let along = |t: &&(KAxis, i64)| t.1 == 1 && self.len(t.0) as i64 >= CACHE_LINE && self.is_in_sinks(t.0);
+            view.terms.iter().find(along).map(|t| t.0)
+        };
+        self.k.values.iter().find_map(across)
+    }
+
+    /// Loops with large steps in memory stand outside; the lane axis innermost, unless another one is crossed with it.
+    fn order(&self, lane: Option<KAxis>, crossed: Option<KAxis>) -> Vec<KAxis> {
         let step = |a: KAxis| {
             let strides = self.k.values.iter().filter_map(|v| v.access()).map(|(_, w)| w.stride(a).abs());
             strides.max().unwrap_or(0)
         };
         let mut order: Vec<KAxis> = self.axes().collect();
-        order.sort_by_key(|a| (Some(*a) == lane, std::cmp::Reverse(step(*a)), *a));
+        order.sort_by_key(|a| (Some(*a) == crossed, Some(*a) == lane, std::cmp::Reverse(step(*a)), *a));
         order
     }
 
@@ -225,19 +244,37 @@ impl Chooser<'_> {
         self.k.values.iter().map(of).sum()
     }
 
+    /// Every sink runs along the axis, so that it can be cut in units.
+    fn is_in_sinks(&self, a: KAxis) -> bool {
+        self.k.values.iter().filter(|v| v.is_sink()).all(|v| match &v.op {
+            KOp::Accumulate(_, view) => view.stride(a) != 0,
+            _ => v.axes.has(a),
+        })
+    }
+
     /// Outer axes are cut first, until units are small or nothing is left to cut.
-    fn units(&self, lane: Option<KAxis>, unroll: &[KAxis], order: &[KAxis]) -> Vec<(KAxis, u32)> {
-        let in_all = |a: &KAxis| {
-            self.k.values.iter().filter(|v| v.is_sink()).all(|v| match &v.op {
-                KOp::Accumulate(_, view) => view.stride(*a) != 0,
-                _ => v.axes.has(*a),
-            })
+    fn units(
+        &self,
+        lane: Option<KAxis>,
+        crossed: Option<KAxis>,
+        unroll: &[KAxis],
+        order: &[KAxis],
+    ) -> Vec<(KAxis, u32)> {
+        let may = |a: &&KAxis| {
+            self.is_in_sinks(**a)
+                && Some(**a) != crossed
+                && !self.is_scanned(**a)
+                && !unroll.contains(a)
+                && self.len(**a) > 1
         };
-        let may = |a: &&KAxis| in_all(a) && !self.is_scanned(**a) && !unroll.contains(a) && self.len(**a) > 1;
         let total = self.work();
         let target = (total / ENOUGH_UNITS).clamp(UNIT_NS, 16.0 * UNIT_NS);
         let mut left = total;
         let mut units = vec![];
+        if let Some(a) = crossed.filter(|a| self.len(*a) as i64 > CACHE_LINE) {
+            units.push((a, CACHE_LINE as u32));
+            left *= CACHE_LINE as f64 / self.len(a) as f64;
+        }
         for a in order.iter().filter(may) {
             if left <= 1.5 * target {
                 break;

@@ -1,5 +1,5 @@
-//! Memory in Cranelift. What a guard forbids goes to private memory: zeros for loads, junk for stores; so there are no
-//! branches, and a guard that differs from lane to lane chooses the address of each lane.
+//! Memory in Cranelift. What a guard forbids goes to private memory: zeros for loads, junk for stores; so a guard needs no
+//! branch, and one that differs from lane to lane chooses the address of each lane.
 use super::arith::round_bf16;
 use super::clif::{C, Clif, LANES, V, bytes, trusted};
 use crate::emit::{Access, Lane};
@@ -19,6 +19,46 @@ enum Plan {
 }
 
 pub fn load(c: &mut Clif, access: &Access<Clif>) -> V {
+    match mask_of_neighbours(c, access) {
+        Some(mask) => V::Val(load_masked(c, access, mask)),
+        None => load_planned(c, access),
+    }
+}
+
+/// The mask of an access to neighbours that happens on some lanes.
+fn mask_of_neighbours(c: &mut Clif, access: &Access<Clif>) -> Option<Value> {
+    let guard = access.guard.filter(|g| c.is_vector(*g) && access.lane == Lane::Contiguous)?;
+    Some(c.reg(guard))
+}
+
+/// Most masks are all true or all false, as where one part of a concat ends and the next begins: then the access is one
+/// instruction or none.
+fn load_masked(c: &mut Clif, access: &Access<Clif>, mask: Value) -> Value {
+    let ty = match access.dtype {
+        DType::F32 | DType::Bf16 => F32X4,
+        DType::I32 | DType::Bool => I32X4,
+    };
+    let [all, some, lanes, done] = [(); 4].map(|_| c.b.create_block());
+    let out = c.b.append_block_param(done, ty);
+    let full = c.b.ins().vall_true(mask);
+    c.b.ins().brif(full, all, &[], some, &[]);
+    c.b.switch_to_block(all);
+    let p = place(c, access, 0);
+    let x = load_vector(c, access.dtype, p);
+    c.b.ins().jump(done, &[x.into()]);
+    c.b.switch_to_block(some);
+    let nothing = c.vector_const([0; LANES], ty);
+    let any = c.b.ins().vany_true(mask);
+    c.b.ins().brif(any, lanes, &[], done, &[nothing.into()]);
+    c.b.switch_to_block(lanes);
+    let x = load_planned(c, access);
+    let x = c.vec(x);
+    c.b.ins().jump(done, &[x.into()]);
+    c.b.switch_to_block(done);
+    out
+}
+
+fn load_planned(c: &mut Clif, access: &Access<Clif>) -> V {
     let zeros = c.zeros;
     match plan(c, access, zeros) {
         Plan::Scalar(p) => V::Val(load_scalar(c, access.dtype, p)),
@@ -42,6 +82,26 @@ pub fn load(c: &mut Clif, access: &Access<Clif>) -> V {
 }
 
 pub fn store(c: &mut Clif, access: &Access<Clif>, v: V) {
+    let Some(mask) = mask_of_neighbours(c, access) else { return store_planned(c, access, v) };
+    let v = V::Val(c.vec(v));
+    let [all, some, lanes, done] = [(); 4].map(|_| c.b.create_block());
+    let full = c.b.ins().vall_true(mask);
+    c.b.ins().brif(full, all, &[], some, &[]);
+    c.b.switch_to_block(all);
+    let p = place(c, access, 0);
+    let x = c.vec(v);
+    store_vector(c, access.dtype, p, x);
+    c.b.ins().jump(done, &[]);
+    c.b.switch_to_block(some);
+    let any = c.b.ins().vany_true(mask);
+    c.b.ins().brif(any, lanes, &[], done, &[]);
+    c.b.switch_to_block(lanes);
+    store_planned(c, access, v);
+    c.b.ins().jump(done, &[]);
+    c.b.switch_to_block(done);
+}
+
+fn store_planned(c: &mut Clif, access: &Access<Clif>, v: V) {
     let junk = c.junk;
     match plan(c, access, junk) {
         Plan::Scalar(p) => {
