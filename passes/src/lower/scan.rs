@@ -56,7 +56,11 @@ impl Lowering<'_> {
         let Op::SelectiveScanGrad { time, state } = n.op else { return Err("bug: not a scan gradient".into()) };
         let channels = g.axes_of(n.args[1]).without(state);
         let channel = channels.single().ok_or("limit: a differentiated scan has one channel axis")?;
-        let rows: Vec<AxisId> = g.axes_of(n.args[4]).without(time).minus(channels).iter().collect();
+        let all = [0, 4, 2, 3].map(|i| g.axes_of(n.args[i])).into_iter().fold(AxisSet::EMPTY, AxisSet::union);
+        let rows: Vec<AxisId> = all.without(time).without(state).minus(channels).iter().collect();
+        if [2, 3].iter().any(|i| g.axes_of(n.args[*i]).has(channel)) {
+            return Err("limit: b and c of a differentiated scan are the same for every channel".into());
+        }
         let batch: usize = rows.iter().map(|a| g.len(*a)).product();
         let cut = Cut::new(g.len(channel), batch);
         let order = [rows.as_slice(), &[time, state]].concat();
@@ -67,11 +71,13 @@ impl Lowering<'_> {
             let b = self.temporary("da_part", len);
             Storage::row_major(g, b, rows.iter().copied().chain([channel, state]).collect::<Vec<_>>().into_iter())
         };
+        let wide = AxisSet::of(&rows).with(time).with(channel);
+        let (dt_at, u_at) = (self.own_or_part(v, 0, wide)?, self.own_or_part(v, 4, wide)?);
         let scratch = self.scratch("states", g.len(time) * g.len(state) * cut.tile);
-        let grad = ScanGrad { v, time, state, channel, rows, cut, scratch, a_part, b_part, c_part };
+        let grad = ScanGrad { v, time, state, channel, rows, cut, scratch, dt_at, u_at, a_part, b_part, c_part };
         let mut stages = vec![];
         for round in 0..cut.rounds {
-            let (states, slopes) = (grad.recompute(self), grad.slopes(self, round > 0)?);
+            let (states, slopes) = (grad.recompute(self), grad.slopes(self, round > 0));
             stages.push(grad.stage(self, states, round)?);
             stages.push(grad.stage(self, slopes, round)?);
         }
@@ -82,6 +88,17 @@ impl Lowering<'_> {
         self.steps.push(Step::Launch(Launch { name, kind: Kind::Scan, grid, stages, flops, bytes }));
         grad.totals(self);
         Ok(())
+    }
+
+    /// Where the gradient over `axes` goes: to its place, or, if it is a sum over some of them, to memory of its terms.
+    fn own_or_part(&mut self, v: ValueId, result: usize, axes: AxisSet) -> Result<Storage, String> {
+        let g = self.cx.g;
+        let own = self.cx.storage[v.0 as usize][result].clone().ok_or("bug: scan gradient without storage")?;
+        if g.node(v).types[result].axes == axes {
+            return Ok(own);
+        }
+        let b = self.temporary("scan_part", g.elements(axes));
+        Ok(Storage::row_major(g, b, axes.iter()))
     }
 
     /// Partial sums over `axes`, one for each group of channels behind the batch axes.
@@ -156,6 +173,8 @@ struct ScanGrad {
     rows: Vec<AxisId>,
     cut: Cut,
     scratch: BufferId,
+    dt_at: Storage,
+    u_at: Storage,
     a_part: Storage,
     b_part: Storage,
     c_part: Storage,
@@ -213,10 +232,8 @@ impl ScanGrad {
     }
 
     /// With G_t the gradient of S_t: G_t = decay_{t+1} G_{t+1} + dy_t c_t.
-    fn slopes(&self, lw: &Lowering, add: bool) -> Result<Lowered, String> {
+    fn slopes(&self, lw: &Lowering, add: bool) -> Lowered {
         let args = &lw.cx.g.node(self.v).args;
-        let grads: Vec<Storage> = lw.cx.storage[self.v.0 as usize].iter().flatten().cloned().collect();
-        let [ddt, _, _, _, du] = grads.as_slice() else { return Err("bug: scan gradient without storage".into()) };
         let mut r = self.open(lw);
         let (from, at) = self.scratch_at(&mut r);
         let (x, map) = (Inputs::new(&mut r.s, args, &r.map), r.map.clone());
@@ -238,8 +255,8 @@ impl ScanGrad {
         let through_b = s.push(KOp::Dot(r.state), &[slope, x.b], DType::F32);
         let d_dt = s.push(KOp::Fma, &[through_b, x.u, through_a], DType::F32);
         let d_u = s.binary(Binary::Mul, through_b, x.dt);
-        s.store(ddt, &map, d_dt);
-        s.store(du, &map, d_u);
+        s.store(&self.dt_at, &map, d_dt);
+        s.store(&self.u_at, &map, d_u);
         // Over time: the gradient of a.
         let d_a = s.push(KOp::Dot(r.time), &[d_exp, x.dt], DType::F32);
         s.store(&self.a_part, &map, d_a);
@@ -251,7 +268,7 @@ impl ScanGrad {
         for (to, x) in [(&self.b_part, d_b), (&self.c_part, d_c)] {
             if add { s.accumulate(to, &parts, x, None) } else { s.store(to, &parts, x) }
         }
-        Ok(r.s.finish())
+        r.s.finish()
     }
 
     /// A kernel as a stage of one round: what varies over channels starts at the round's tile.
@@ -280,17 +297,25 @@ impl ScanGrad {
         Ok(lw.add_stage(Built { kernel: l.kernel, operands, span }))
     }
 
-    /// Partial sums become the gradients of a, b and c.
+    /// Partial sums become the gradients of a, b and c, and of dt and u where these are the same for several rows.
     fn totals(&self, lw: &mut Lowering) {
         let stored: Vec<Storage> = lw.cx.storage[self.v.0 as usize].iter().flatten().cloned().collect();
         let b_axes = AxisSet::of(&self.rows).with(self.time).with(self.state);
         let a_axes = AxisSet::of(&self.rows).with(self.channel).with(self.state);
-        for (i, part, axes) in [(1, &self.a_part, a_axes), (2, &self.b_part, b_axes), (3, &self.c_part, b_axes)] {
+        let wide = AxisSet::of(&self.rows).with(self.time).with(self.channel);
+        let parts = [
+            (0, &self.dt_at, wide),
+            (1, &self.a_part, a_axes),
+            (2, &self.b_part, b_axes),
+            (3, &self.c_part, b_axes),
+            (4, &self.u_at, wide),
+        ];
+        for (i, part, axes) in parts.into_iter().filter(|(i, part, _)| part.buffer != stored[*i].buffer) {
             let kept = lw.cx.g.node(self.v).types[i].axes;
             let mut s = Stream::new(&lw.cx, None);
             let mut map = s.identity(axes);
             let mut over: Vec<KAxis> = axes.minus(kept).iter().map(|a| s.axis(a)).collect();
-            if i > 1 {
+            if i == 2 || i == 3 {
                 let group = s.k.add_axis("group", self.cut.groups);
                 map.set(GROUP, Index::axis(group));
                 over.push(group);
