@@ -3,7 +3,7 @@
 //! Before: one group a matrix product and one a head's loss. After: a product whose result is used row by row is computed
 //! in its user's launch, tile by tile, while the tile is in the cache; a head's loss is computed where its gradient is,
 //! from the same logits. The group graph stays acyclic.
-use crate::cluster::{Clusters, GroupId, GroupKind};
+use crate::cluster::{Clusters, GroupId, GroupKind, view_base};
 use lolm_ir::axis::AxisSet;
 use lolm_ir::{Graph, Op, ValueId};
 
@@ -29,7 +29,9 @@ fn fuse_head(g: &Graph, c: &mut Clusters, grad: ValueId) {
     };
     let same = matches!(g.node(loss).op, Op::CrossEntropy { .. }) && g.node(loss).args[..3] == args[..3];
     let (Some(from), Some(to)) = (c.owner[loss.0 as usize], c.owner[grad.0 as usize]) else { return };
-    if !same {
+    // What flows back may be made of the loss itself.
+    let direct = view_base(g, args[4]) == loss || g.node(view_base(g, args[4])).args.first() == Some(&loss);
+    if !same || direct {
         return;
     }
     c.groups[to.0 as usize].reads.remove(&loss);

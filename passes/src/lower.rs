@@ -23,6 +23,7 @@ mod cross_entropy;
 mod index;
 mod layout;
 mod merge_axes;
+mod relayout;
 mod scan;
 mod scatter;
 mod slopes;

@@ -25,12 +25,23 @@ const ROW: AxisId = AxisId(u8::MAX);
 /// A head: logits\[row, v\] = Σ o\[row, d\] · e\[v, d\], each side with merged strides.
 pub(super) struct Head {
     pub rows: Vec<AxisId>,
+    over: Vec<AxisId>,
     pub tokens: usize,
     pub vocab: AxisId,
     pub words: usize,
     depth: usize,
     o: Side,
     e: Side,
+}
+
+/// Tensors of one element a token, in the head's order of rows.
+pub(super) struct Columns {
+    pub target: Storage,
+    /// The gradient of the loss.
+    pub up: Storage,
+    /// The log of the denominator: written with the loss, where the loss is computed too, or else read.
+    pub lse: Storage,
+    pub loss: Option<Storage>,
 }
 
 /// A matrix in memory: strides of its rows (tokens or words) and of the contracted dimension.
@@ -82,9 +93,9 @@ impl Lowering<'_> {
         let n = self.cx.g.node(v);
         let Op::CrossEntropyGrad { vocab, over } = n.op else { return Err("bug: not a gradient".into()) };
         let h = self.head(v, vocab, over)?;
-        let stored: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
-        let [d_o, d_e] = stored.as_slice() else { return Err("bug: gradient without storage".into()) };
-        let (d_o, d_e) = (self.side(d_o, &h.rows, over)?, self.side(d_e, &[vocab], over)?);
+        let (d_o, d_e) = (self.result_as(v, 0, &[&h.rows, &h.over])?, self.result_as(v, 1, &[&[vocab], &h.over])?);
+        let (d_o, d_e) = (self.side(&d_o, &h.rows, &h.over)?, self.side(&d_e, &[vocab], &h.over)?);
+        let columns = self.columns(v, &h)?;
         let most = (BACKWARD_TILE / (4 * h.words)).clamp(8, 1024);
         let tile = h.tokens.div_ceil(h.tokens.div_ceil(most));
         let p = self.temporary("logits", tile * h.words);
@@ -96,7 +107,7 @@ impl Lowering<'_> {
             let a = Matrix { unit: vec![], ..h.o.matrix(lo, 0) };
             let c = Matrix { unit: vec![UNIT as i64], ..p.matrix(0, 0) };
             self.product([rows, words, depth], 1, a, turned(h.e.matrix(0, UNIT as i64)), c, false);
-            self.slopes(v, &h, p.buffer, lo, rows)?;
+            self.slopes(&h, &columns, p.buffer, lo, rows)?;
             // dO of the tile, a quarter of its rows a unit: each reads the whole embedding.
             let few = rows.div_ceil(4).max(32);
             let b = Matrix { unit: vec![], ..h.e.matrix(0, 0) };
@@ -117,31 +128,47 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn side(&self, s: &Storage, rows: &[AxisId], over: AxisSet) -> Result<Side, String> {
-        let g = self.cx.g;
-        let mut depth: Vec<AxisId> = over.iter().collect();
-        depth.sort_by_key(|a| std::cmp::Reverse(s.stride(*a)));
+    /// A matrix of these rows, whose columns are the contracted dimension.
+    fn side(&self, s: &Storage, rows: &[AxisId], over: &[AxisId]) -> Result<Side, String> {
         let one = |axes: &[AxisId]| {
-            let m = merged(g, axes, |a| s.stride(a)).map(|m| m.1);
-            m.ok_or("limit: the head's operands are not matrices in memory".to_string())
+            let m = merged(self.cx.g, axes, |a| s.stride(a)).map(|m| m.1);
+            m.ok_or("bug: the head's operands are not matrices in memory".to_string())
         };
-        Ok(Side { buffer: s.buffer, base: s.base, row: one(rows)?, depth: one(&depth)? })
+        Ok(Side { buffer: s.buffer, base: s.base, row: one(rows)?, depth: one(over)? })
     }
 
-    fn head(&self, v: ValueId, vocab: AxisId, over: AxisSet) -> Result<Head, String> {
+    fn head(&mut self, v: ValueId, vocab: AxisId, over: AxisSet) -> Result<Head, String> {
         let g = self.cx.g;
         let n = g.node(v);
-        let view = |i: usize| self.cx.view(n.args[i]).ok_or("bug: an operand of a head is not in memory".to_string());
-        let (o, e) = (view(0)?, view(1)?);
-        let mut rows: Vec<AxisId> = g.axes_of(n.args[0]).minus(over).iter().collect();
-        rows.sort_by_key(|a| std::cmp::Reverse(o.stride(*a)));
-        let (o, e) = (self.side(&o, &rows, over)?, self.side(&e, &[vocab], over)?);
-        let tokens = rows.iter().map(|a| g.len(*a)).product();
-        Ok(Head { rows, tokens, vocab, words: g.len(vocab), depth: g.elements(over), o, e })
+        if g.axes_of(n.args[1]) != over.with(vocab) {
+            return Err("limit: the embedding of a head is one matrix, the same for every token".into());
+        }
+        let view = self.cx.view(n.args[0]).ok_or("bug: an operand of a head is not in memory")?;
+        let by_stride = |axes: AxisSet| {
+            let mut v: Vec<AxisId> = axes.iter().collect();
+            v.sort_by_key(|a| std::cmp::Reverse(view.stride(*a)));
+            v
+        };
+        let (rows, over) = (by_stride(g.axes_of(n.args[0]).minus(over)), by_stride(over));
+        let (o, e) = (self.operand_as(n.args[0], &[&rows, &over])?, self.operand_as(n.args[1], &[&[vocab], &over])?);
+        let (o, e) = (self.side(&o, &rows, &over)?, self.side(&e, &[vocab], &over)?);
+        let (tokens, depth) = (g.elements(AxisSet::of(&rows)), g.elements(AxisSet::of(&over)));
+        Ok(Head { rows, over, tokens, vocab, words: g.len(vocab), depth, o, e })
+    }
+
+    /// What a row of the gradient reads and writes beside its logits.
+    fn columns(&mut self, v: ValueId, h: &Head) -> Result<Columns, String> {
+        let args = &self.cx.g.node(v).args;
+        let (target, up) = (self.operand_as(args[2], &[&h.rows])?, self.operand_as(args[4], &[&h.rows])?);
+        let (lse, loss) = match self.loss_of(v) {
+            None => (self.operand_as(args[3], &[&h.rows])?, None),
+            Some(forward) => (self.result_as(forward, 1, &[&h.rows])?, Some(self.result_as(forward, 0, &[&h.rows])?)),
+        };
+        Ok(Columns { target, up, lse, loss })
     }
 
     /// The loss that this gradient's launch computes too.
-    pub(super) fn loss_of(&self, grad: ValueId) -> Option<ValueId> {
+    fn loss_of(&self, grad: ValueId) -> Option<ValueId> {
         let id = self.cx.clusters.owner[grad.0 as usize]?;
         let roots = &self.cx.clusters.groups[id.0 as usize].roots;
         roots.iter().copied().find(|r| matches!(self.cx.g.node(*r).op, Op::CrossEntropy { .. }))

@@ -2,16 +2,16 @@
 //!
 //! The kernels number the rows of a tile; what they read of all rows starts at the tile's first. Where the loss is wanted
 //! too, a first kernel leaves exp(x - max) in place of the logits, so that every exponential is computed once.
-use super::cross_entropy::{Head, row_loss};
+use super::cross_entropy::{Columns, Head, row_loss};
 use super::index::{Index, Map};
 use super::storage::{Storage, merged};
 use super::stream::Stream;
 use super::{Built, Lowering};
+use lolm_ir::DType;
 use lolm_ir::axis::AxisId;
 use lolm_ir::kernel::{KAxis, KOp, KValue};
 use lolm_ir::op::{Binary, Unary};
 use lolm_ir::plan::{Access, BufferId, Kind, Launch, Span, Step};
-use lolm_ir::{DType, ValueId};
 
 /// Rows of a unit: their logits stay in the cache from kernel to kernel.
 const ROWS: usize = 2;
@@ -20,18 +20,18 @@ const ROW: AxisId = AxisId(u8::MAX);
 
 impl Lowering<'_> {
     /// Logits of rows `lo` and on, in `p`, become their gradient.
-    pub(super) fn slopes(&mut self, v: ValueId, h: &Head, p: BufferId, lo: usize, rows: usize) -> Result<(), String> {
+    pub(super) fn slopes(&mut self, h: &Head, c: &Columns, p: BufferId, lo: usize, rows: usize) -> Result<(), String> {
         let mut stages = vec![];
-        match self.loss_of(v) {
+        match &c.loss {
             None => {
-                let one = TileRows::new(self, v, h, p, lo, rows).slopes()?;
+                let one = TileRows::new(self, h, c, p, lo, rows).slopes()?;
                 stages.push(self.add_stage(one));
             }
             Some(loss) => {
                 let factor = self.scratch("factor", ROWS);
-                let first = TileRows::new(self, v, h, p, lo, rows).weights(loss, factor)?;
+                let first = TileRows::new(self, h, c, p, lo, rows).weights(loss, factor)?;
                 stages.push(self.add_stage(first));
-                let second = TileRows::new(self, v, h, p, lo, rows).slopes_of_weights(factor)?;
+                let second = TileRows::new(self, h, c, p, lo, rows).slopes_of_weights(factor)?;
                 stages.push(self.add_stage(second));
             }
         }
@@ -51,8 +51,8 @@ impl Lowering<'_> {
 struct TileRows<'a> {
     lw: &'a Lowering<'a>,
     s: Stream<'a>,
-    grad: ValueId,
     head: &'a Head,
+    columns: &'a Columns,
     row: KAxis,
     word: KAxis,
     map: Map,
@@ -68,7 +68,7 @@ struct TileRows<'a> {
 }
 
 impl<'a> TileRows<'a> {
-    fn new(lw: &'a Lowering, grad: ValueId, head: &'a Head, p: BufferId, lo: usize, rows: usize) -> Self {
+    fn new(lw: &'a Lowering, head: &'a Head, columns: &'a Columns, p: BufferId, lo: usize, rows: usize) -> Self {
         let mut s = Stream::new(&lw.cx, None);
         let row = s.k.add_axis("row", rows);
         let word = s.axis(head.vocab);
@@ -77,19 +77,21 @@ impl<'a> TileRows<'a> {
         let mut at = Index::axis(word);
         at.add_scaled(&Index::axis(row), head.words as i64);
         let (tile, here) = (Storage { buffer: p, strides: vec![(ROW, 1)], base: 0 }, Map::default().with(ROW, at));
-        TileRows { lw, s, grad, head, row, word, map, tile, here, lo, rows, starts: vec![], scratch: vec![] }
+        TileRows { lw, s, head, columns, row, word, map, tile, here, lo, rows, starts: vec![], scratch: vec![] }
     }
 
     /// A column of one element a row, from this tile's first row on.
-    fn column(&mut self, at: Storage) -> Result<Storage, String> {
+    fn column(&mut self, at: &Storage) -> Result<Storage, String> {
         let m = merged(self.lw.cx.g, &self.head.rows, |a| at.stride(a));
-        let stride = m.ok_or("limit: the head's rows are not one dimension of memory")?.1;
-        self.starts.push((at.buffer, self.lo as i64 * stride));
-        Ok(Storage { strides: vec![(ROW, stride)], ..at })
+        let stride = m.ok_or("bug: the head's rows are not one dimension of memory")?.1;
+        let start = (at.buffer, self.lo as i64 * stride);
+        if self.starts.iter().any(|s| s.0 == start.0 && s.1 != start.1) {
+            return Err("limit: columns of a head share a buffer in two layouts".into());
+        }
+        self.starts.push(start);
+        Ok(Storage { strides: vec![(ROW, stride)], ..at.clone() })
     }
-    fn operand(&mut self, i: usize) -> Result<KValue, String> {
-        let v = self.lw.cx.g.node(self.grad).args[i];
-        let at = self.lw.cx.view(v).ok_or("bug: an operand of a head is not in memory")?;
+    fn load(&mut self, at: &Storage) -> Result<KValue, String> {
         let column = self.column(at)?;
         Ok(self.s.load(&column, &self.map, None))
     }
@@ -104,7 +106,8 @@ impl<'a> TileRows<'a> {
 
     /// Logits to gradient, with the log of the denominator known.
     fn slopes(mut self) -> Result<Built, String> {
-        let (target, lse, up) = (self.operand(2)?, self.operand(3)?, self.operand(4)?);
+        let c = self.columns;
+        let (target, lse, up) = (self.load(&c.target)?, self.load(&c.lse)?, self.load(&c.up)?);
         let chosen = self.is_target(target);
         let s = &mut self.s;
         let x = s.load(&self.tile, &self.here, None);
@@ -122,13 +125,13 @@ impl<'a> TileRows<'a> {
     }
 
     /// Logits to exp(x - max), with the loss, the log of the denominator, and dloss over the denominator.
-    fn weights(mut self, loss: ValueId, factor: BufferId) -> Result<Built, String> {
-        let (target, up) = (self.operand(2)?, self.operand(4)?);
+    fn weights(mut self, loss: &Storage, factor: BufferId) -> Result<Built, String> {
+        let c = self.columns;
+        let (target, up) = (self.load(&c.target)?, self.load(&c.up)?);
         let chosen = self.is_target(target);
         let x = self.s.load(&self.tile, &self.here, None);
         let row = row_loss(&mut self.s, x, chosen, target, self.word);
-        let stored: Vec<Storage> = self.lw.cx.storage[loss.0 as usize].iter().flatten().cloned().collect();
-        for (to, x) in stored.into_iter().zip(row.results) {
+        for (to, x) in [loss, &c.lse].into_iter().zip(row.results) {
             let to = self.column(to)?;
             self.s.store(&to, &self.map, x);
         }
@@ -144,7 +147,8 @@ impl<'a> TileRows<'a> {
 
     /// exp(x - max) to gradient.
     fn slopes_of_weights(mut self, factor: BufferId) -> Result<Built, String> {
-        let (target, up) = (self.operand(2)?, self.operand(4)?);
+        let c = self.columns;
+        let (target, up) = (self.load(&c.target)?, self.load(&c.up)?);
         let chosen = self.is_target(target);
         let from = self.scratch_column(factor);
         let s = &mut self.s;
