@@ -167,7 +167,11 @@ impl Lowering<'_> {
 
     fn push_attention(&mut self, name: &str, r: &Roles, stages: Vec<Stage>, products: usize) {
         let g = self.cx.g;
-        let grid: Vec<u32> = r.batch.iter().map(|a| g.len(*a) as u32).collect();
+        // Without a batch axis there is one unit.
+        let mut grid: Vec<u32> = r.batch.iter().map(|a| g.len(*a) as u32).collect();
+        if grid.is_empty() {
+            grid.push(1);
+        }
         let units: usize = grid.iter().map(|x| *x as usize).product();
         let width = r.len(&self.cx, &r.over).max(r.len(&self.cx, &r.wide));
         let flops = (2 * units * products * width) as u64;
