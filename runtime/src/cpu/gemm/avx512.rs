@@ -6,6 +6,8 @@ use std::arch::x86_64::*;
 pub struct Avx512;
 
 const LANES: usize = 16;
+/// Up to this many rows, reading B takes longer than computing with it.
+const PACED_BY_MEMORY: usize = 2;
 
 impl Kernel for Avx512 {
     const ROWS: usize = 6;
@@ -151,6 +153,16 @@ unsafe fn load_whole(from: *const f32, col: isize) -> [__m512; LANES] {
     x
 }
 
+/// Asks for the same elements of the next 16 columns: 16 short streams are more than the hardware follows by itself.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fetch(from: *const f32, col: isize) {
+    for j in LANES..2 * LANES {
+        // SAFETY: a prefetch of any address does nothing but, perhaps, fill a cache line.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_offset((j as isize).wrapping_mul(col)).cast()) };
+    }
+}
+
 /// Lane j of row t is lane t of x\[j\].
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -202,6 +214,9 @@ unsafe fn stream<const M: usize, const WHOLE: bool>(
         // SAFETY: 16 elements of each column, of k in all; elements (r, t + i) of A.
         unsafe {
             let x = if WHOLE { load_whole(b.add(t), col) } else { load(LANES, cols, b.add(t), col) };
+            if M <= PACED_BY_MEMORY {
+                fetch(b.wrapping_add(t), col);
+            }
             let rows = transposed(x);
             for (i, row) in rows.into_iter().enumerate() {
                 for (r, acc) in acc.iter_mut().enumerate() {
