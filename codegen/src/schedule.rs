@@ -107,9 +107,11 @@ impl Chooser<'_> {
         };
         self.k.values.iter().any(lacks)
     }
-    /// A unit fixes these axes at a single coordinate. Along the last one lanes can do neighbouring units together.
-    fn is_single_unit(&self, a: KAxis) -> bool {
-        self.k.units.iter().rev().skip(1).any(|u| *u == (a, 1))
+    /// A unit fixes these axes at a single coordinate. Along the last one lanes can do neighbouring units together, which
+    /// pays where their memory is neighbouring too.
+    fn is_lone(&self, a: KAxis) -> bool {
+        let last = self.k.units.last() == Some(&(a, 1));
+        self.k.units.contains(&(a, 1)) && (!last || self.k.values.iter().any(|v| jumps(v, a)))
     }
 
     /// Everything that a value is computed from.
@@ -138,7 +140,7 @@ impl Chooser<'_> {
 
     /// The axis along which most accesses are contiguous and fewest jump.
     fn lane(&self) -> Option<KAxis> {
-        let may = |a: &KAxis| self.len(*a) >= 4 && !self.is_scanned(*a) && !self.is_single_unit(*a);
+        let may = |a: &KAxis| self.len(*a) >= 4 && !self.is_scanned(*a) && !self.is_lone(*a);
         let score = |a: &KAxis| -> (bool, i64, KAxis) {
             let all = self.k.values.iter().map(|v| self.lane_score(v, *a)).sum::<i64>();
             let bound = |b: KValue| self.k.value(b).axes.has(*a);
