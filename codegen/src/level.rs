@@ -13,6 +13,8 @@ pub struct Level {
     sinks: Vec<(Sink, usize)>,
     /// Scans whose loops are opened here although their states vary over axes that are not fixed.
     arrays: Vec<KValue>,
+    /// Scans that run in arrays over several axes that are not fixed: all that uses them shares a loop along one of these.
+    running: Vec<(KValue, KAxis)>,
     /// Of sinks that use a scan which would need an array: the axes that all its users have, which go first.
     first: BTreeMap<Sink, KAxes>,
 }
@@ -42,15 +44,14 @@ impl<E: Emit> Gen<'_, E> {
         }
     }
 
-    /// What a value is computed from here: a carried scan needs no initial state, its `prev` and a result that lies in an
-    /// array need nothing.
+    /// What a value is computed from here: a carried scan needs no initial state, and a result that lies in an array
+    /// needs nothing.
     fn inputs(&self, v: KValue) -> Vec<KValue> {
         let value = self.k.value(v);
         match value.op {
             KOp::Scan { axis, .. } if self.is_carried(v) => {
                 value.args.iter().take(2).copied().chain(self.k.bounds(axis)).collect()
             }
-            KOp::Prev(_) if self.is_carried(value.args[0]) => vec![],
             _ if self.is_in_array(v) => vec![],
             _ => self.k.uses(v),
         }
@@ -76,9 +77,11 @@ impl<E: Emit> Gen<'_, E> {
         let mut pending: BTreeSet<KValue> = slice.iter().copied().filter(|v| self.needs_loop(*v)).collect();
         pending.retain(|v| fixed.contains(self.k.value(*v).axes));
         let (arrays, first) = self.stuck(&slice, &pending, &deep);
-        for s in &arrays {
-            let along = |v: &KValue| self.needs_loop(*v) && self.k.value(*v).op.folds() == self.k.value(*s).op.folds();
-            pending.extend(slice.iter().filter(|v| along(v) && self.slice(&[**v], &[]).contains(s)));
+        let running = self.running(&slice);
+        let opened = arrays.iter().filter_map(|s| self.k.value(*s).op.folds().map(|x| (*s, x)));
+        for (s, x) in opened.chain(running.iter().copied()) {
+            let along = |v: &KValue| self.needs_loop(*v) && self.k.value(*v).op.folds() == Some(x);
+            pending.extend(slice.iter().filter(|v| along(v) && self.slice(&[**v], &[]).contains(&s)));
         }
         // One phase more across each fold of this level.
         let mut phases: BTreeMap<KValue, usize> = BTreeMap::new();
@@ -92,7 +95,7 @@ impl<E: Emit> Gen<'_, E> {
         }
         let sinks = deep.into_iter().map(|s| (s, after(&phases, self.sink_inputs(s)))).collect();
         let folds = pending.iter().map(|v| (*v, phases[v])).collect();
-        let mut level = Level { folds, sinks, arrays, first };
+        let mut level = Level { folds, sinks, arrays, running, first };
         self.delay_overwrites(&slice, &mut level);
         level
     }
@@ -109,6 +112,19 @@ impl<E: Emit> Gen<'_, E> {
             let last = folds.chain(sinks).max().unwrap_or(0);
             level.sinks[n].1 = level.sinks[n].1.max(last);
         }
+    }
+
+    /// The scans whose arrays are updated somewhere below, and the axis along which that goes next. They are used in one
+    /// nest only, so folds along its outer axes are kept in arrays too.
+    fn running(&self, slice: &BTreeSet<KValue>) -> Vec<(KValue, KAxis)> {
+        let fixed = self.fixed();
+        let next = |s: &KValue| {
+            self.array(*s).filter(|a| !a.done)?;
+            let open = KAxes(self.k.value(*s).axes.0 & !fixed.0);
+            let several = open.iter().count() > 1;
+            self.s.order.iter().find(|a| several && open.has(**a)).map(|a| (*s, *a))
+        };
+        slice.iter().filter_map(next).collect()
     }
 
     /// Scans that need arrays here, and the axes that sinks must fix before it comes to that.
@@ -187,9 +203,11 @@ impl<E: Emit> Gen<'_, E> {
 
     /// The axis along which some of these sinks run next, and which of them.
     pub fn next_loop(&self, level: &Level, sinks: &[Sink]) -> Gives<(KAxis, Vec<Sink>)> {
-        for s in &level.arrays {
-            let uses: Vec<Sink> = sinks.iter().copied().filter(|d| self.slice(&[], &[*d]).contains(s)).collect();
-            if let (Some(axis), false) = (self.k.value(*s).op.folds(), uses.is_empty()) {
+        let opened = level.arrays.iter().filter_map(|s| self.k.value(*s).op.folds().map(|x| (*s, x)));
+        for (s, axis) in opened.chain(level.running.iter().copied()) {
+            let uses = |d: &Sink| self.sink_axes(*d).has(axis) && self.slice(&[], &[*d]).contains(&s);
+            let uses: Vec<Sink> = sinks.iter().copied().filter(uses).collect();
+            if !uses.is_empty() {
                 return Ok((axis, uses));
             }
         }

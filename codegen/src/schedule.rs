@@ -26,12 +26,10 @@ const UNIT_NS: f64 = 4_000.0;
 const ENOUGH_UNITS: f64 = 64.0;
 /// Elements of 4 bytes in one.
 const CACHE_LINE: i64 = 16;
-/// The longest axis that is unrolled for its own sake, the longest that holds the states of a scan, and how many
-/// registers' worth of either.
+/// The longest axis that is unrolled, and how many registers a value may take. Longer ones are faster as loops, even for
+/// the states of a scan: arrays in the first cache cost less than code that leaves it.
 const SHORT: u32 = 4;
-const LONGEST_STATE: u32 = 64;
 const SHORT_PRODUCT: u32 = 8;
-const STATE_PRODUCT: u32 = 128;
 
 impl Schedule {
     /// The place of an axis among those with several coordinates in flight; the lane axis comes first.
@@ -149,10 +147,8 @@ impl Chooser<'_> {
             let far = self.is_folded_in_scan(*a);
             (!far, all - 100 * bounds - 4 * self.is_summed(*a) as i64, *a)
         };
-        self.axes()
-            .filter(may)
-            .max_by_key(score)
-            .filter(|a| score(a).1 > 0 || self.k.values.iter().all(|v| !jumps(v, *a)))
+        let gains = |a: &KAxis| score(a).1 > 0 || self.k.values.iter().all(|v| !jumps(v, *a));
+        self.axes().filter(may).filter(gains).max_by_key(score)
     }
 
     /// An access counts for what it moves: the more axes it varies over the more.
@@ -175,7 +171,7 @@ impl Chooser<'_> {
         self.k.values.iter().any(|v| v.op.folds() == Some(a) || v.op == KOp::Index(a))
     }
 
-    /// Short axes, and those along which a scan has states.
+    /// Short axes that gain by it.
     fn unroll(&self, lane: Option<KAxis>) -> Vec<KAxis> {
         let may = |a: &KAxis| {
             let range = self.k.axis(*a);
@@ -186,19 +182,11 @@ impl Chooser<'_> {
                 && range.lo.is_none()
                 && range.hi.is_none()
         };
-        let state = |a: &KAxis| self.is_folded_in_scan(*a);
         let mut out = vec![];
-        let mut product = 1;
-        for a in self.axes().filter(may).filter(state) {
-            if self.len(a) <= LONGEST_STATE && product * self.len(a) <= STATE_PRODUCT && out.len() < 6 {
-                product *= self.len(a);
-                out.push(a);
-            }
-        }
         let mut product = 1;
         for a in self.axes().filter(may).filter(|a| self.gains_by_unrolling(*a)) {
             let fits = self.len(a) <= SHORT && product * self.len(a) <= SHORT_PRODUCT;
-            if fits && !out.contains(&a) && out.len() < 6 {
+            if fits && out.len() < 6 {
                 product *= self.len(a);
                 out.push(a);
             }

@@ -235,5 +235,5 @@ fn random_kernels_agree_with_the_interpreter() {
     let known = ["both directions", "no loop order serves", "is wanted by a loop that does not carry it"];
     let unknown: Vec<_> = limits.iter().filter(|l| !known.iter().any(|k| l.1.contains(k))).collect();
     assert!(unknown.is_empty(), "{unknown:#?}");
-    assert!(ran >= 595, "{ran} of 600 kernels compile; {limits:#?}");
+    assert!(ran >= 590, "{ran} of 600 kernels compile; {limits:#?}");
 }
