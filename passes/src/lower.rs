@@ -17,6 +17,7 @@ use storage::Storage;
 use stream::{Lowered, Stream};
 
 mod attention;
+mod attention_rows;
 mod contract;
 mod cost;
 mod cross_entropy;

@@ -2,56 +2,61 @@
 //! matrix product into scratch memory, normalised by a row kernel, and multiplied with the values.
 //!
 //! Dao et al. 2022 without the tiling of keys: a row of scores fits the cache. Gradients of keys and values add up over
-//! the tiles of queries in a fixed order, inside one unit, so there are no atomics.
-use super::index::{Index, Map};
+//! the tiles of queries in a fixed order, inside one unit, so there are no atomics: what several query heads share is
+//! walked by the unit of the shared head.
+use super::Lowering;
 use super::storage::{Storage, merged};
-use super::stream::Stream;
-use super::{Built, Lowering};
 use lolm_ir::axis::{AxisId, AxisSet};
-use lolm_ir::kernel::{Fold, KAxis, KOp, KValue};
-use lolm_ir::op::{Attention, Binary, Mask, Op, Unary};
-use lolm_ir::plan::{Access, BufferId, Extent, Gemm, Kind, Launch, Matrix, Span, Stage, Step};
-use lolm_ir::{DType, ValueId};
+use lolm_ir::op::{Attention, Binary, Mask, Op};
+use lolm_ir::plan::{Access, BufferId, Extent, Gemm, Kind, Launch, Matrix, Stage, Step};
+use lolm_ir::{Graph, ValueId};
+use std::collections::BTreeSet;
 
 /// Queries scored at once.
 const TILE: usize = 128;
-/// Stands for the position in a tile of scores, which is no axis of the graph.
-const TILE_ROW: AxisId = AxisId(u8::MAX);
 
-/// The axes of an attention by role, with the strides that its matrix products need.
-struct Roles {
-    att: Attention,
-    /// Axes that number separate attentions.
-    batch: Vec<AxisId>,
+/// The axes of an attention by role.
+pub(super) struct Roles {
+    pub att: Attention,
+    /// Axes that number the units.
+    pub batch: Vec<AxisId>,
+    /// Axes that a unit goes through one index at a time, because a gradient is a sum over them.
+    pub walk: Vec<AxisId>,
     /// Query rows, outermost first, as one dimension.
-    rows: Vec<AxisId>,
-    row_count: usize,
+    pub rows: Vec<AxisId>,
+    /// Rows of a unit: of one index of the walked axes, and of all.
+    run: usize,
+    pub row_count: usize,
     keys: usize,
     /// Contracted axes of query and key, and the value's own axes.
     over: Vec<AxisId>,
-    wide: Vec<AxisId>,
+    pub wide: Vec<AxisId>,
 }
 
 /// A tile of rows and the keys it may see.
 #[derive(Clone)]
-struct Tile {
-    lo: usize,
-    hi: usize,
+pub(super) struct Tile {
+    /// Rows among all rows of the unit.
+    pub lo: usize,
+    pub hi: usize,
+    /// The index along each walked axis.
+    at: Vec<usize>,
+    /// The first row among those of this index.
+    from: usize,
     /// Keys in the tile's kernels: all that any of its rows sees, as far as that is known before the run.
-    keys: usize,
-    extent: Extent,
+    pub keys: usize,
+    pub extent: Extent,
 }
 
 impl Lowering<'_> {
     pub(super) fn attention(&mut self, v: ValueId) -> Result<(), String> {
         let n = self.cx.g.node(v);
         let Op::Attention(att) = n.op else { return Err("bug: not an attention".into()) };
-        let [q, k, w] = [0, 1, 2].map(|i| self.operand(n.args[i]));
-        let (q, k, w) = (q?, k?, w?);
-        let o = self.cx.storage[v.0 as usize][0].clone().ok_or("bug: attention without storage")?;
+        let r = self.roles(att, v, AxisSet::EMPTY)?;
+        let (q, k, w) = self.sources(&r, v)?;
+        let o = self.result_as(v, 0, &[&r.rows, &r.wide])?;
         let lse = self.cx.storage[v.0 as usize][1].clone().ok_or("bug: attention without storage")?;
-        let r = self.roles(att, v)?;
-        let tiles = self.tiles(&r, n.args.get(3).copied());
+        let tiles = self.tiles(&r, n.args.get(3).copied(), true);
         let scores = self.scratch("scores", r.tile_rows() * r.keys);
         let inverse = self.scratch("inverse", r.tile_rows());
         let mut stages = vec![];
@@ -60,14 +65,14 @@ impl Lowering<'_> {
             stages.push(product(
                 [rows, 0, r.len(&self.cx, &r.over)],
                 Some((1, &t.extent)),
-                r.query(self, &q, t.lo)?,
-                r.key(self, &k, true)?,
+                r.row_matrix(self, &q, t, &r.over)?,
+                turned(r.key_matrix(self, &k, t, &r.over)?),
                 s.clone(),
                 false,
             ));
             let weights = self.softmax(&r, v, t, scores, inverse, &lse);
             stages.push(self.add_stage(weights));
-            let (out, values) = (r.row_matrix(self, &o, t.lo, &r.wide)?, r.value(self, &w, false)?);
+            let (out, values) = (r.row_matrix(self, &o, t, &r.wide)?, r.key_matrix(self, &w, t, &r.wide)?);
             stages.push(product([rows, r.len(&self.cx, &r.wide), 0], Some((2, &t.extent)), s, values, out, false));
             let rows = self.normalise(&r, v, t, inverse, &o);
             stages.push(self.add_stage(rows));
@@ -78,91 +83,114 @@ impl Lowering<'_> {
     }
 
     pub(super) fn attention_grad(&mut self, v: ValueId) -> Result<(), String> {
-        let n = self.cx.g.node(v);
+        let g = self.cx.g;
+        let n = g.node(v);
         let Op::AttentionGrad(att) = n.op else { return Err("bug: not an attention gradient".into()) };
-        let [q, k, w] = [0, 1, 2].map(|i| self.operand(n.args[i]));
-        let (q, k, w) = (q?, k?, w?);
-        let d_o = self.operand(n.args[5 + att.extra_args()])?;
-        let grads: Vec<Storage> = self.cx.storage[v.0 as usize].iter().flatten().cloned().collect();
-        let [dq, dk, dv] = grads.as_slice() else { return Err("bug: attention gradient without storage".into()) };
-        let r = self.roles(att, v)?;
-        let mut tiles = self.tiles(&r, n.args.get(3).copied().filter(|_| att.has_qpos()));
-        // The tile that sees every key comes first and sets the gradients of keys and values; the others add.
-        tiles.reverse();
-        if tiles.first().is_none_or(|t| t.keys != r.keys) {
-            return Err("limit: the last queries of a differentiated attention must see every key".into());
-        }
+        let shared = [0, 1, 2].map(|i| g.axes_of(n.args[i])).into_iter().reduce(AxisSet::intersection);
+        let r = self.roles(att, v, shared.unwrap_or_default())?;
+        let (q, k, w) = self.sources(&r, v)?;
+        let d_o = self.operand_as(n.args[5 + att.extra_args()], &[&r.rows, &r.wide])?;
+        let dq = self.result_as(v, 0, &[&r.rows, &r.over])?;
+        let dk = self.result_as(v, 1, &[&[att.keys], &r.over])?;
+        let dv = self.result_as(v, 2, &[&[att.keys], &r.wide])?;
+        let tiles = self.tiles(&r, n.args.get(3).copied().filter(|_| att.has_qpos()), false);
         let (p, ds) = (self.scratch("p", r.tile_rows() * r.keys), self.scratch("ds", r.tile_rows() * r.keys));
         let (head, wide) = (r.len(&self.cx, &r.over), r.len(&self.cx, &r.wide));
-        let mut stages = vec![];
-        for (i, t) in tiles.iter().enumerate() {
-            let (rows, keys, add) = (t.hi - t.lo, t.keys, i > 0);
+        let (mut set, mut stages) = (BTreeSet::new(), vec![]);
+        // The first product for a part of a gradient sets it, the others add. The first tile sees every key.
+        let mut add = |m: &Matrix| !set.insert((m.buffer, m.base));
+        for t in &tiles {
+            let (rows, keys) = (t.hi - t.lo, t.keys);
             let (pm, dsm) = (tile_matrix(p, keys), tile_matrix(ds, keys));
-            let (qm, dom) = (r.query(self, &q, t.lo)?, r.row_matrix(self, &d_o, t.lo, &r.wide)?);
-            stages.push(product([rows, keys, head], None, qm.clone(), r.key(self, &k, true)?, pm.clone(), false));
-            stages.push(product([rows, keys, wide], None, dom.clone(), r.value(self, &w, true)?, dsm.clone(), false));
+            let (qm, dom) = (r.row_matrix(self, &q, t, &r.over)?, r.row_matrix(self, &d_o, t, &r.wide)?);
+            let (km, wm) = (r.key_matrix(self, &k, t, &r.over)?, r.key_matrix(self, &w, t, &r.wide)?);
+            stages.push(product([rows, keys, head], None, qm.clone(), turned(km.clone()), pm.clone(), false));
+            stages.push(product([rows, keys, wide], None, dom.clone(), turned(wm), dsm.clone(), false));
             let slopes = self.softmax_grad(&r, v, t, p, ds);
             stages.push(self.add_stage(slopes));
-            let dqm = r.row_matrix(self, dq, t.lo, &r.over)?;
-            stages.push(product([rows, head, keys], None, dsm.clone(), r.key(self, &k, false)?, dqm, false));
-            stages.push(product([keys, head, rows], None, turned(dsm), qm, r.key(self, dk, false)?, add));
-            stages.push(product([keys, wide, rows], None, turned(pm), dom, r.value(self, dv, false)?, add));
+            let dqm = r.row_matrix(self, &dq, t, &r.over)?;
+            let (dkm, dvm) = (r.key_matrix(self, &dk, t, &r.over)?, r.key_matrix(self, &dv, t, &r.wide)?);
+            let adds = [&dqm, &dkm, &dvm].map(&mut add);
+            stages.push(product([rows, head, keys], None, dsm.clone(), km, dqm, adds[0]));
+            stages.push(product([keys, head, rows], None, turned(dsm), qm, dkm, adds[1]));
+            stages.push(product([keys, wide, rows], None, turned(pm), dom, dvm, adds[2]));
         }
         let pairs: usize = tiles.iter().map(|t| (t.hi - t.lo) * t.keys).sum();
         self.push_attention("attention_grad", &r, stages, pairs * 5);
         Ok(())
     }
 
-    fn operand(&self, v: ValueId) -> Result<Storage, String> {
-        self.cx.view(v).ok_or(format!("bug: operand %{} of an attention is not in memory", v.0))
+    /// Query, key and value as matrices.
+    fn sources(&mut self, r: &Roles, v: ValueId) -> Result<(Storage, Storage, Storage), String> {
+        let (args, keys) = (&self.cx.g.node(v).args, [r.att.keys]);
+        let q = self.operand_as(args[0], &[&r.rows, &r.over])?;
+        Ok((q, self.operand_as(args[1], &[&keys, &r.over])?, self.operand_as(args[2], &[&keys, &r.wide])?))
     }
 
-    /// Which axis does what. Rows are the query's own axes; an axis of rows that does not merge with the others in
-    /// memory numbers separate attentions, which a gradient cannot have (its keys would be shared).
-    fn roles(&self, att: Attention, v: ValueId) -> Result<Roles, String> {
+    /// Which axis does what. Rows are axes that the query alone has, as many as are one dimension of it in memory. Of the
+    /// others, a gradient walks those that are not `shared` by query, key and value, since some gradient lacks them.
+    fn roles(&self, att: Attention, v: ValueId, shared: AxisSet) -> Result<Roles, String> {
         let g = self.cx.g;
         let n = g.node(v);
         let (q, k, w) = (g.axes_of(n.args[0]), g.axes_of(n.args[1]), g.axes_of(n.args[2]));
         let all = q.union(k).minus(att.over).without(att.keys);
-        let own = all.minus(k.union(w));
-        let q_view = self.operand(n.args[0])?;
-        let by_stride = |axes: AxisSet, s: &Storage| {
-            let mut v: Vec<AxisId> = axes.iter().collect();
-            v.sort_by_key(|a| std::cmp::Reverse(s.stride(*a)));
-            v
-        };
-        let rows = by_stride(own, &q_view);
-        if merged(g, &rows, |a| q_view.stride(a)).is_none() {
-            return Err("limit: an attention whose query rows are not one dimension of memory".into());
-        }
+        let view = |i: usize| self.cx.view(n.args[i]).ok_or("bug: an operand of an attention is not in memory");
+        let (query, value) = (view(0)?, view(2)?);
+        let own = by_stride(all.minus(k.union(w)), &query);
+        let merges = |run: &&[AxisId]| merged(g, run, |a| query.stride(a)).is_some();
+        let len = |run: &[AxisId]| run.iter().map(|a| g.len(*a)).product::<usize>();
+        let runs = (0..own.len()).flat_map(|i| (i + 1..=own.len()).map(move |j| (i, j)));
+        let longest = runs.map(|(i, j)| &own[i..j]).filter(merges).max_by_key(|run| len(run));
+        let rows = longest.unwrap_or_default().to_vec();
+        let rest = all.minus(AxisSet::of(&rows));
+        let forward = matches!(n.op, Op::Attention(_));
+        let walk: Vec<AxisId> = if forward { vec![] } else { rest.minus(shared).iter().collect() };
+        let (run, steps) = (len(&rows), len(&walk));
         Ok(Roles {
             att,
-            batch: all.minus(own).iter().collect(),
-            row_count: rows.iter().map(|a| g.len(*a)).product(),
+            batch: rest.minus(AxisSet::of(&walk)).iter().collect(),
+            walk,
             rows,
+            run,
+            row_count: run * steps,
             keys: g.len(att.keys),
-            over: by_stride(att.over, &q_view),
-            wide: w.minus(k).minus(all).without(att.keys).iter().collect(),
+            over: by_stride(att.over, &query),
+            wide: by_stride(w.minus(k).minus(all).without(att.keys), &value),
         })
     }
 
-    fn tiles(&self, r: &Roles, qpos: Option<ValueId>) -> Vec<Tile> {
+    /// The tiles of a unit in order. Backwards, each index of the walked axes begins with a tile that sees every key.
+    fn tiles(&self, r: &Roles, qpos: Option<ValueId>, forward: bool) -> Vec<Tile> {
         let g = self.cx.g;
         let causal = match (r.att.mask, qpos.map(|p| &g.node(p).op), r.rows.as_slice()) {
             (Mask::Causal | Mask::Window(_), Some(Op::Iota(a)), [t]) => a == t,
             _ => false,
         };
-        let seen = qpos.filter(|_| r.att.has_qpos() && !causal).and_then(|p| self.cx.view(p));
-        let tile = |lo: usize| {
-            let hi = (lo + TILE).min(r.row_count);
-            let keys = if causal { hi.min(r.keys) } else { r.keys };
+        // The last row of a tile sees the most keys.
+        let ordered = |p: &ValueId| match r.rows.as_slice() {
+            [t] => increases(g, *p, *t),
+            rows => g.axes_of(*p).disjoint(AxisSet::of(rows)),
+        };
+        let seen = qpos.filter(|p| forward && r.att.has_qpos() && !causal && ordered(p)).and_then(|p| self.cx.view(p));
+        let tile = |step: usize, from: usize| {
+            let to = (from + TILE).min(r.run);
+            let all = !forward && to == r.run;
+            let keys = if causal && !all { to.min(r.keys) } else { r.keys };
+            let at = indices(g, &r.walk, step);
             let extent = match &seen {
-                Some(s) => Extent::Seen { len: r.keys as u32, position: r.last_position(self, s, hi - 1) },
+                Some(s) => Extent::Seen { len: r.keys as u32, position: r.last_position(self, s, to - 1) },
                 None => Extent::Fixed(keys as u32),
             };
-            Tile { lo, hi, keys, extent }
+            Tile { lo: step * r.run + from, hi: step * r.run + to, at, from, keys, extent }
         };
-        (0..r.row_count).step_by(TILE).map(tile).collect()
+        let one = |step: usize| {
+            let mut tiles: Vec<Tile> = (0..r.run).step_by(TILE).map(|from| tile(step, from)).collect();
+            if !forward {
+                tiles.reverse();
+            }
+            tiles
+        };
+        (0..r.row_count / r.run).flat_map(one).collect()
     }
 
     fn push_attention(&mut self, name: &str, r: &Roles, stages: Vec<Stage>, products: usize) {
@@ -179,107 +207,11 @@ impl Lowering<'_> {
         let name = format!("{name}_{}x{}x{width}", r.row_count, r.keys);
         self.steps.push(Step::Launch(Launch { name, kind: Kind::Attention, grid, stages, flops, bytes }));
     }
-
-    /// Scores in scratch become weights, in place, without their denominator: its inverse goes to scratch, its log to
-    /// memory.
-    fn softmax(&self, r: &Roles, v: ValueId, t: &Tile, scores: BufferId, inverse: BufferId, lse: &Storage) -> Built {
-        let mut row = RowKernel::new(self, r, v, t);
-        let (tile, map) = (row.scores(scores), row.map.clone());
-        let s = &mut row.s;
-        let scale = s.float(r.att.scale());
-        let x = s.load(&tile.0, &tile.1, None);
-        let x = s.binary(Binary::Mul, x, scale);
-        let hidden = s.float(f32::NEG_INFINITY);
-        let seen = row.visible(x, hidden);
-        let s = &mut row.s;
-        let max = s.push(KOp::Reduce(Fold::Max, row.keys), &[seen], DType::F32);
-        let shifted = s.binary(Binary::Sub, x, max);
-        let e = s.unary(Unary::Exp, shifted);
-        let zero = s.float(0.0);
-        let e = row.visible(e, zero);
-        let s = &mut row.s;
-        let sum = s.push(KOp::Reduce(Fold::Sum, row.keys), &[e], DType::F32);
-        let log = s.unary(Unary::Log, sum);
-        let log = s.binary(Binary::Add, max, log);
-        s.store(lse, &map, log);
-        // A row that sees no key gives 0.
-        let one = s.float(1.0);
-        let inv = s.binary(Binary::Div, one, sum);
-        let some = s.binary(Binary::Lt, zero, sum);
-        let inv = s.select(some, inv, zero);
-        let (to, at) = row.row_of(inverse);
-        row.s.store(&to, &at, inv);
-        let p = row.dropped(e);
-        row.s.store(&tile.0, &tile.1, p);
-        row.finish("softmax", &[(scores, t.keys), (inverse, 1)], t)
-    }
-
-    /// Rows of the result times the inverse of their denominators.
-    fn normalise(&self, r: &Roles, v: ValueId, t: &Tile, inverse: BufferId, o: &Storage) -> Built {
-        let mut row = RowKernel::new(self, r, v, t);
-        let (from, at) = row.row_of(inverse);
-        let mut map = row.map.clone();
-        for a in &r.wide {
-            let k = row.s.axis(*a);
-            map.set(*a, Index::axis(k));
-        }
-        let s = &mut row.s;
-        let (x, inv) = (s.load(o, &map, None), s.load(&from, &at, None));
-        let y = s.binary(Binary::Mul, x, inv);
-        s.store(o, &map, y);
-        row.finish("normalise", &[(inverse, 1)], t)
-    }
-
-    /// Scores and dO·Vᵀ in scratch become the (dropped) weights and the gradient of the scores.
-    fn softmax_grad(&self, r: &Roles, v: ValueId, t: &Tile, p: BufferId, ds: BufferId) -> Built {
-        let n = self.cx.g.node(v);
-        let first = 3 + r.att.extra_args();
-        let (o, lse, d_o) = (n.args[first], n.args[first + 1], n.args[first + 2]);
-        let wide = r.wide.clone();
-        let mut row = RowKernel::new(self, r, v, t);
-        let (pm, dsm) = (row.scores(p), row.scores(ds));
-        let s = &mut row.s;
-        let mut map = row.map.clone();
-        let mut axes = vec![];
-        for a in &wide {
-            let k = s.axis(*a);
-            map.set(*a, Index::axis(k));
-            axes.push(k);
-        }
-        let (x, y) = (s.value(o, &map, None), s.value(d_o, &map, None));
-        let delta = match axes.split_last() {
-            Some((last, rest)) => {
-                let d = s.push(KOp::Dot(*last), &[x, y], DType::F32);
-                rest.iter().rev().fold(d, |d, a| s.push(KOp::Reduce(Fold::Sum, *a), &[d], DType::F32))
-            }
-            None => s.binary(Binary::Mul, x, y),
-        };
-        let l = s.value(lse, &row.map, None);
-        let scale = s.float(r.att.scale());
-        let x = s.load(&pm.0, &pm.1, None);
-        let x = s.binary(Binary::Mul, x, scale);
-        let x = s.binary(Binary::Sub, x, l);
-        let e = s.unary(Unary::Exp, x);
-        let zero = row.s.float(0.0);
-        let e = row.visible(e, zero);
-        let kept = row.dropped(e);
-        let dp = row.s.load(&dsm.0, &dsm.1, None);
-        let dp = row.dropped(dp);
-        let s = &mut row.s;
-        let diff = s.binary(Binary::Sub, dp, delta);
-        let d = s.binary(Binary::Mul, e, diff);
-        let d = s.binary(Binary::Mul, d, scale);
-        // Columns that no row of the tile sees hold no scores.
-        let d = row.visible(d, zero);
-        row.s.store(&pm.0, &pm.1, kept);
-        row.s.store(&dsm.0, &dsm.1, d);
-        row.finish("softmax_grad", &[(p, t.keys), (ds, t.keys)], t)
-    }
 }
 
 impl Roles {
     fn tile_rows(&self) -> usize {
-        self.row_count.min(TILE)
+        self.run.min(TILE)
     }
     fn len(&self, cx: &super::Cx, axes: &[AxisId]) -> usize {
         axes.iter().map(|a| cx.g.len(*a)).product()
@@ -290,160 +222,63 @@ impl Roles {
     fn stride(&self, lw: &Lowering, s: &Storage, axes: &[AxisId]) -> Result<i64, String> {
         let g = lw.cx.g;
         let m = merged(g, axes, |a| s.stride(a));
-        m.map(|m| m.1).ok_or("limit: axes of an attention that are not one dimension of memory".into())
+        m.map(|m| m.1).ok_or("bug: axes of an attention are not one dimension of memory".into())
     }
-    /// Rows of the query side from `lo`, over `axes` as columns.
-    fn row_matrix(&self, lw: &Lowering, s: &Storage, lo: usize, axes: &[AxisId]) -> Result<Matrix, String> {
+    /// Where a tensor begins for the indices of the walked axes.
+    fn base(&self, s: &Storage, t: &Tile) -> i64 {
+        s.base + self.walk.iter().zip(&t.at).map(|(a, i)| s.stride(*a) * *i as i64).sum::<i64>()
+    }
+    /// The tile's rows on the query side, over `axes` as columns.
+    fn row_matrix(&self, lw: &Lowering, s: &Storage, t: &Tile, axes: &[AxisId]) -> Result<Matrix, String> {
         let (row, col) = (self.stride(lw, s, &self.rows)?, self.stride(lw, s, axes)?);
-        Ok(Matrix { buffer: s.buffer, base: s.base + lo as i64 * row, unit: self.unit(s), iter: 0, row, col })
+        let base = self.base(s, t) + t.from as i64 * row;
+        Ok(Matrix { buffer: s.buffer, base, unit: self.unit(s), iter: 0, row, col })
     }
-    fn query(&self, lw: &Lowering, s: &Storage, lo: usize) -> Result<Matrix, String> {
-        self.row_matrix(lw, s, lo, &self.over)
-    }
-    fn key_matrix(&self, lw: &Lowering, s: &Storage, axes: &[AxisId], turn: bool) -> Result<Matrix, String> {
+    /// Keys as rows, over `axes` as columns.
+    fn key_matrix(&self, lw: &Lowering, s: &Storage, t: &Tile, axes: &[AxisId]) -> Result<Matrix, String> {
         let (row, col) = (s.stride(self.att.keys), self.stride(lw, s, axes)?);
-        let m = Matrix { buffer: s.buffer, base: s.base, unit: self.unit(s), iter: 0, row, col };
-        Ok(if turn { turned(m) } else { m })
-    }
-    fn key(&self, lw: &Lowering, s: &Storage, turn: bool) -> Result<Matrix, String> {
-        self.key_matrix(lw, s, &self.over, turn)
-    }
-    fn value(&self, lw: &Lowering, s: &Storage, turn: bool) -> Result<Matrix, String> {
-        self.key_matrix(lw, s, &self.wide, turn)
+        Ok(Matrix { buffer: s.buffer, base: self.base(s, t), unit: self.unit(s), iter: 0, row, col })
     }
     /// Where the position of one row lies, for each unit.
     fn last_position(&self, lw: &Lowering, s: &Storage, row: usize) -> Access {
         let g = lw.cx.g;
-        let mut rest = row;
-        let mut base = s.base;
-        for a in self.rows.iter().rev() {
-            base += (rest % g.len(*a)) as i64 * s.stride(*a);
-            rest /= g.len(*a);
-        }
+        let at = indices(g, &self.rows, row);
+        let base = s.base + self.rows.iter().zip(at).map(|(a, i)| s.stride(*a) * i as i64).sum::<i64>();
         Access { buffer: s.buffer, base, unit: self.unit(s), iter: 0, rebase: 0 }
     }
 }
 
-/// A kernel over rows of scores.
-struct RowKernel<'a> {
-    s: Stream<'a>,
-    map: Map,
-    /// The keys of the tile; reductions cover those that the row sees.
-    keys: KAxis,
-    key_count: usize,
-    /// Whether the row sees the key.
-    mask: Option<KValue>,
-    keep: Option<KValue>,
-    row_count: usize,
-    units: Vec<(KAxis, i64)>,
+fn by_stride(axes: AxisSet, s: &Storage) -> Vec<AxisId> {
+    let mut v: Vec<AxisId> = axes.iter().collect();
+    v.sort_by_key(|a| std::cmp::Reverse(s.stride(*a)));
+    v
 }
 
-impl<'a> RowKernel<'a> {
-    fn new(lw: &'a Lowering<'_>, r: &Roles, v: ValueId, t: &Tile) -> Self {
-        let g = lw.cx.g;
-        let n = g.node(v);
-        let mut s = Stream::new(&lw.cx, None);
-        let numbered: Vec<AxisId> = r.batch.iter().chain(&r.rows).copied().collect();
-        let map = s.identity(AxisSet::of(&numbered));
-        let mut stride = 1;
-        let mut units = vec![];
-        for a in numbered.iter().rev() {
-            units.push((s.axis(*a), stride));
-            stride *= g.len(*a) as i64;
-        }
-        units.reverse();
-        s.k.units = units.iter().map(|u| (u.0, 1)).collect();
-        let name = &g.axis(r.att.keys).name;
-        let keys = s.k.add_axis(name.clone(), t.keys);
-        let mut mask = None;
-        // Where positions are data, most keys of the tile may be beyond them.
-        let ranged = matches!(t.extent, Extent::Seen { .. });
-        if r.att.has_qpos() {
-            let pos = s.value(n.args[3], &map, None);
-            let one = s.int(1);
-            let hi = s.binary(Binary::Add, pos, one);
-            if ranged {
-                s.k.axes[keys.0 as usize].hi = Some(hi);
-            }
-            let key = s.push(KOp::Index(keys), &[], DType::I32);
-            let mut c = s.binary(Binary::Le, key, pos);
-            if let Mask::Window(w) = r.att.mask {
-                let w = s.int(w as i64);
-                let lo = s.binary(Binary::Sub, hi, w);
-                if ranged {
-                    s.k.axes[keys.0 as usize].lo = Some(lo);
-                }
-                let inside = s.binary(Binary::Le, lo, key);
-                c = s.binary(Binary::And, c, inside);
-            }
-            mask = Some(c);
-        }
-        let keep = r.att.dropout.map(|d| {
-            let first = 3 + r.att.has_qpos() as usize;
-            let (seed, step) = (s.value(n.args[first], &map, None), s.value(n.args[first + 1], &map, None));
-            let mut at = Index::default();
-            let mut stride = 1;
-            let weights = AxisSet::of(&numbered).with(r.att.keys);
-            for a in weights.iter().rev() {
-                let i = if a == r.att.keys { Index::axis(keys) } else { Index::axis(s.axis(a)) };
-                at.add_scaled(&i, stride);
-                stride *= g.len(a) as i64;
-            }
-            let i = s.index_value(&at);
-            let u = s.push(KOp::Random { site: d.site }, &[seed, step, i], DType::F32);
-            let rate = f32::from_bits(d.rate);
-            let (least, factor, zero) = (s.float(rate), s.float(1.0 / (1.0 - rate)), s.float(0.0));
-            let c = s.binary(Binary::Le, least, u);
-            s.select(c, factor, zero)
-        });
-        RowKernel { s, map, keys, key_count: t.keys, mask, keep, row_count: r.row_count, units }
-    }
+/// The index along each axis of number `n`, row-major.
+fn indices(g: &Graph, axes: &[AxisId], n: usize) -> Vec<usize> {
+    let mut rest = n;
+    let mut at: Vec<usize> = axes
+        .iter()
+        .rev()
+        .map(|a| {
+            let i = rest % g.len(*a);
+            rest /= g.len(*a);
+            i
+        })
+        .collect();
+    at.reverse();
+    at
+}
 
-    /// The tile in scratch as this kernel addresses it: by its number of the row among all rows.
-    fn scores(&self, buffer: BufferId) -> (Storage, Map) {
-        let mut at = Index::default();
-        for (a, stride) in &self.units {
-            at.add_scaled(&Index::axis(*a), stride * self.key_count as i64);
-        }
-        at.add_scaled(&Index::axis(self.keys), 1);
-        (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
-    }
-    /// The place of this row in a column of one element a row.
-    fn row_of(&self, buffer: BufferId) -> (Storage, Map) {
-        let mut at = Index::default();
-        for (a, stride) in &self.units {
-            at.add_scaled(&Index::axis(*a), *stride);
-        }
-        (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
-    }
-    fn visible(&mut self, x: KValue, otherwise: KValue) -> KValue {
-        match self.mask {
-            Some(c) => self.s.select(c, x, otherwise),
-            None => x,
-        }
-    }
-    fn dropped(&mut self, x: KValue) -> KValue {
-        match self.keep {
-            Some(f) => self.s.binary(Binary::Mul, x, f),
-            None => x,
-        }
-    }
-    /// The kernel as a stage; `tiles` are its operands in scratch, with the elements they hold for each row.
-    fn finish(self, name: &str, tiles: &[(BufferId, usize)], t: &Tile) -> Built {
-        let rows: u64 = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product();
-        let (keys, len) = (self.key_count, self.row_count);
-        let mut l = self.s.finish();
-        let each = |b: &BufferId| tiles.iter().find(|t| t.0 == *b).map(|t| t.1);
-        for (o, b) in l.kernel.operands.iter_mut().zip(&l.buffers) {
-            if let Some(n) = each(b) {
-                o.len = rows * n as u64;
-            }
-        }
-        l.kernel.name = format!("{name}_{keys}");
-        let rebase = |b: &BufferId| each(b).unwrap_or(0) as i64;
-        let operands = l.buffers.iter().map(|b| Access { rebase: rebase(b), ..Access::whole(*b) }).collect();
-        let span = Span::Rows { len: len as u32, lo: t.lo as u32, hi: t.hi as u32 };
-        Built { kernel: l.kernel, operands, span }
+/// True if a value never falls along an axis, as far as its operations say.
+fn increases(g: &Graph, v: ValueId, a: AxisId) -> bool {
+    let n = g.node(v);
+    match n.op {
+        _ if !g.axes_of(v).has(a) => true,
+        Op::Iota(x) => x == a,
+        Op::Binary(Binary::Add | Binary::Max | Binary::Min) => n.args.iter().all(|x| increases(g, *x, a)),
+        Op::Binary(Binary::Sub) => increases(g, n.args[0], a) && !g.axes_of(n.args[1]).has(a),
+        _ => false,
     }
 }
 

@@ -433,7 +433,7 @@ impl<'a> Stream<'a> {
     }
 
     /// A reduction of a value that lacks the axis is a product with its length, or the value itself.
-    fn reduce_one(&mut self, fold: Fold, a: KAxis, x: KValue, d: DType) -> KValue {
+    pub fn reduce_one(&mut self, fold: Fold, a: KAxis, x: KValue, d: DType) -> KValue {
         if self.k.value(x).axes.has(a) {
             return self.push(KOp::Reduce(fold, a), &[x], d);
         }
