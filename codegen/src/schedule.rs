@@ -151,10 +151,11 @@ impl Chooser<'_> {
         self.axes().filter(may).filter(gains).max_by_key(score)
     }
 
-    /// An access counts for what it moves: the more axes it varies over the more.
+    /// An access counts for what it moves: four times as much with each axis it varies over. Lengths do not count, so that
+    /// the same operation has the same lanes whatever its batch.
     fn lane_score(&self, v: &Value, a: KAxis) -> i64 {
         let Some((_, view)) = v.access().filter(|_| v.axes.has(a)) else { return 0 };
-        let weight = 1 + view.terms.iter().filter(|t| self.len(t.0) > 1).count() as i64;
+        let weight = 1 << (2 * view.terms.len().min(12));
         let offsets = view.dynamic.iter().any(|(d, _)| self.k.value(*d).axes.has(a));
         let guarded = view.guard.is_some_and(|g| self.k.value(g).axes.has(a));
         match view.stride(a) {
