@@ -74,6 +74,11 @@ pub fn fuse(cx: &mut Cx, paths: &Paths, gate: Option<ValueId>) -> ValueId {
             Some(g) => mixed(cx, g, o, z),
             None => cx.add(o, z),
         };
+        if cx.spec.spare_branch_norms {
+            // Declared, so that the checkpoint's tensors have their place; nothing uses them.
+            cx.norm("ln_h_gate");
+            cx.norm("ln_z_gate");
+        }
     }
     if let Some(m) = paths.memory {
         let m = square_map(cx, "proj_m.weight", m.read); // [b, t, d]

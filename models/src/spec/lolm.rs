@@ -68,9 +68,10 @@ pub fn read(root: Node) -> Result<LolmSpec> {
     let (d_model, max_seq_len) = (s.length("d_model")?, s.length("max_seq_len")?);
     let regime_section = s.section("regime", REGIME)?;
     let ssm = s.section("ssm", SSM)?.map_or(Ok(None), |x| ssm(&x))?;
-    let gate = match s.section("gate", GATE)? {
-        Some(g) if g.flag_or("enabled", true)? => Some(gate(&s, &g, regime_section.as_ref(), ssm.is_some())?),
-        _ => None,
+    let (gate, spare_branch_norms) = match s.section("gate", GATE)? {
+        Some(g) if g.flag_or("enabled", true)? => (Some(gate(&s, &g, regime_section.as_ref(), ssm.is_some())?), false),
+        Some(g) => (None, ssm.is_some() && g.flag_or("normalize_branches", false)?),
+        None => (None, false),
     };
     Ok(LolmSpec {
         tokenizer: s.choice("tokenizer", &[("bytes", Tokenizer::Bytes), ("gpt2", Tokenizer::Gpt2)])?,
@@ -86,6 +87,7 @@ pub fn read(root: Node) -> Result<LolmSpec> {
         memory: s.section("memory", MEMORY)?.map_or(Ok(None), |x| memory(&x, max_seq_len))?,
         regime: regime_section.map_or(Ok(None), |x| regime(&x))?,
         gate,
+        spare_branch_norms,
         loss: match s.section("loss", LOSS)? {
             Some(x) => loss(&x)?,
             None => return s.refuse("loss", "a section [loss]"),
@@ -222,6 +224,25 @@ fn training(s: &Section, max_seq_len: usize) -> Result<TrainingSpec> {
     })
 }
 
+fn is_on(top: &[Entry], part: &str) -> bool {
+    let table = top.iter().find(|e| e.key == part).map(|e| &e.node.value);
+    match table {
+        Some(Value::Table(keys)) => {
+            !keys.iter().any(|k| k.key == "enabled" && matches!(k.node.value, Value::Flag(false)))
+        }
+        _ => false,
+    }
+}
+
+/// The published code has no gate without a latent path to mix in, whatever its configuration says.
+fn switch_off(top: &mut [Entry], part: &str) {
+    for e in top.iter_mut().filter(|e| e.key == part) {
+        if let Value::Table(keys) = &mut e.node.value {
+            keys.iter_mut().filter(|k| k.key == "enabled").for_each(|k| k.node.value = Value::Flag(false));
+        }
+    }
+}
+
 /// A golden case in the form of a spec: `config` at the top, `loss` beside it, `optim` as optimizer and step count.
 /// The other keys of a case hold results, not the model.
 pub fn case_as_spec(case: Node) -> Result<Node> {
@@ -236,6 +257,9 @@ pub fn case_as_spec(case: Node) -> Result<Node> {
         _ => s.refuse(key, "a table"),
     };
     let mut top = entries_of("config")?;
+    if !is_on(&top, "ssm") {
+        switch_off(&mut top, "gate");
+    }
     let (steps, optim): (Vec<Entry>, Vec<Entry>) = entries_of("optim")?.into_iter().partition(|e| e.key == "steps");
     let run = [steps, vec![entry("batch", take("batch")?), entry("seq", take("seq")?)]].concat();
     let bytes = Node { place: case.place.clone(), value: Value::Text("bytes".into()) };

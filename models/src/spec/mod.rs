@@ -43,6 +43,8 @@ pub struct LolmSpec {
     pub memory: Option<MemorySpec>,
     pub regime: Option<RegimeSpec>,
     pub gate: Option<GateSpec>,
+    /// The checkpoint holds the norms of the branches although the gate is off, as the published code leaves them.
+    pub spare_branch_norms: bool,
     pub loss: LossSpec,
     pub optimizer: OptimizerSpec,
     pub training: TrainingSpec,

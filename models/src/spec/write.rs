@@ -89,6 +89,11 @@ impl LolmSpec {
             }
             (None, None) => {}
         }
+        if self.spare_branch_norms {
+            section(f, "gate")?;
+            line(f, "enabled", false)?;
+            line(f, "normalize_branches", true)?;
+        }
         let Some(g) = &self.gate else { return Ok(()) };
         section(f, "gate")?;
         real(f, "init_bias", g.init_bias)?;
