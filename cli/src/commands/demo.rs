@@ -20,8 +20,10 @@ use std::path::{Path, PathBuf};
 const TEXT: &str = lipsum::LIBER_PRIMUS;
 /// The last part of the text is evaluated and never trained on.
 const HELD_OUT: f64 = 0.1;
+/// Tokens of the sample, if the context has room for them.
+const SAMPLE: usize = 200;
 /// About a minute on two cores.
-const STEPS: usize = 300;
+const STEPS: usize = 500;
 
 /// Compile, train and evaluate a small model in about a minute (what `lolm` does without a subcommand)
 #[derive(Args, Debug)]
@@ -129,7 +131,9 @@ impl Demo {
         let found = ablation(&mut trained.model, &trained.spec, &held_out_text, tau, 0)?;
         let prompt = prompt(held_out);
         let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
-        let (sample, _) = generate(&mut trained, prompt.as_bytes(), 200, sampling, None, &mut |_| ())?;
+        // The demo's tokens are bytes unless the spec was changed, and then there are fewer of them.
+        let room = trained.spec.max_seq_len.saturating_sub(prompt.len());
+        let (sample, _) = generate(&mut trained, prompt.as_bytes(), SAMPLE.min(room), sampling, None, &mut |_| ())?;
         let report =
             Report { folder: folder.0, compile_seconds, training: done.summary, held_out: found, prompt, sample };
         show(self.json, &report, Report::show)
@@ -162,10 +166,10 @@ impl Demo {
     }
 }
 
-/// The first words of a text.
+/// Some of the first words of a text.
 fn prompt(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(&text[..text.len().min(200)]).into_owned();
-    text.split_whitespace().skip(1).take(4).collect::<Vec<_>>().join(" ")
+    text.split_whitespace().skip(1).take(3).collect::<Vec<_>>().join(" ")
 }
 
 impl Report {

@@ -69,12 +69,11 @@ impl Generate {
             seed: self.seed,
         };
         let start = Instant::now();
-        let stream = !self.json;
-        if stream {
-            write(&String::from_utf8_lossy(&prompt));
-        }
+        // The prompt is printed with the first token, so that nothing is if it cannot be gone on from.
+        let mut before = if self.json { String::new() } else { String::from_utf8_lossy(&prompt).into_owned() };
         let (text, out) = generate(&mut t, &prompt, self.count, sampling, self.gate, &mut |s| {
-            if stream {
+            if !self.json {
+                write(&std::mem::take(&mut before));
                 write(s);
             }
         })?;
@@ -85,7 +84,7 @@ impl Generate {
                 "gate": gate, "regime": code, "seconds": seconds});
             say(serde_json::to_string_pretty(&all)?);
         } else {
-            say("");
+            say(before);
             let gates: Vec<f32> = out.traces.iter().filter_map(|t| t.gate).collect();
             let mean = gates.iter().sum::<f32>() / gates.len() as f32;
             let gate = if gates.is_empty() { String::new() } else { format!(", mean gate {mean:.3}") };

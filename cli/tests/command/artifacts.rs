@@ -1,0 +1,87 @@
+//! Compiling, looking at what came out, and refusing what is damaged.
+use crate::support::{Folder, SMALL};
+
+#[test]
+fn counts_are_those_of_the_published_sizes() {
+    let f = Folder::new("counts");
+    for (name, count) in [("lolm-20m", 20_466_880u64), ("lolm-149m", 148_705_920), ("lolm-1.6b", 1_568_085_569)] {
+        let json = f.lolm(&format!("inspect {name} --json")).json();
+        assert_eq!(json["parameters"]["total"].as_u64(), Some(count), "{name}");
+        let parts = json["parameters"]["parts"].as_array().unwrap();
+        let sum: u64 = parts.iter().map(|p| p["parameters"].as_u64().unwrap()).sum();
+        assert_eq!(sum, count + json["parameters"]["loss_heads"].as_u64().unwrap());
+    }
+    assert!(f.lolm("inspect lolm-1.6b").ok().contains("1,568,085,569 parameters"));
+}
+
+#[test]
+fn every_stage_can_be_seen_and_read_back() {
+    let f = Folder::new("stages");
+    let stages = "graph,raised,rewritten,differentiated,expanded,kernels,plan,schedule,clif,asm";
+    f.lolm(&format!("compile lolm-demo {SMALL} --programs train --emit {stages} --dump dump -o a.lolm")).ok();
+    for stage in ["graph", "raised", "rewritten", "differentiated", "expanded"] {
+        let name = format!("dump/train_2x16.{stage}.ir");
+        assert_eq!(f.lolm(&format!("opt {name}")).ok(), f.text(&name), "{name}");
+    }
+    for name in ["kernels.ir", "train_2x16.plan", "kernels.schedule", "kernels.clif", "kernels.asm"] {
+        assert!(!f.read(&format!("dump/{name}")).is_empty(), "{name}");
+    }
+    let raised = f.lolm("opt dump/train_2x16.graph.ir --pass raise").ok();
+    assert!(raised.contains("selective_scan") && raised.contains("attention"));
+    let again = f.lolm("opt dump/train_2x16.graph.ir --pass canonicalize,raise,expand-all,canonicalize").ok();
+    assert!(!again.contains("selective_scan"));
+    f.write("bad.ir", "func @x\n%0: f32[] = sine 1.0\n");
+    f.lolm("opt bad.ir").fails(&["in bad.ir", "2:"]);
+    let pictures =
+        format!("inspect lolm-demo {SMALL} --stage raise --programs forward --svg g.svg --dot g.dot --scope gate");
+    f.lolm(&pictures).ok();
+    assert!(f.text("g.svg").contains("sigmoid") && f.text("g.dot").starts_with("digraph"));
+    f.lolm(&format!("inspect lolm-demo {SMALL} --stage plan --svg p.svg")).ok();
+    assert!(f.text("p.svg").ends_with("</svg>\n"));
+    let kernels = f.lolm(&format!("inspect lolm-demo {SMALL} --stage kernels --json")).json();
+    assert!(kernels.as_array().unwrap().iter().all(|k| k["launches"].as_u64() > Some(0)));
+}
+
+#[test]
+fn two_compilations_give_the_same_bytes() {
+    let f = Folder::new("bytes");
+    f.lolm(&format!("compile lolm-demo {SMALL} -o a.lolm")).ok();
+    f.lolm(&format!("compile lolm-demo {SMALL} -o b.lolm")).ok();
+    assert!(f.read("a.lolm") == f.read("b.lolm"));
+    let names = |json: &serde_json::Value| {
+        let programs = json["programs"].as_array().unwrap();
+        programs.iter().map(|p| p["program"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    let json = f.lolm("inspect a.lolm --json").json();
+    assert_eq!(names(&json), ["train_2x16", "eval_2x16", "prefill_4", "decode"]);
+    assert!(f.lolm("inspect a.lolm --stage spec").ok().contains("d_model = 16\n"));
+    let dry = f.lolm(&format!("compile lolm-demo {SMALL} --dry-run --json -o c.lolm")).json();
+    assert_eq!(names(&dry), names(&json));
+    assert!(!f.path("c.lolm").exists() && dry["programs"][0]["flops"].as_u64() > Some(0));
+}
+
+#[test]
+fn damaged_artifacts_are_refused() {
+    let f = Folder::new("damage");
+    f.lolm(&format!("compile lolm-demo {SMALL} --programs decode -o a.lolm")).ok();
+    let whole = f.read("a.lolm");
+    f.write("cut.lolm", &whole[..whole.len() - 1]);
+    f.lolm("inspect cut.lolm").fails(&["cannot use cut.lolm", "not a whole artifact"]);
+    for (at, name) in [(20, "table"), (whole.len() / 2, "middle"), (whole.len() - 1, "end")] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        f.write(name, &bytes);
+        f.lolm(&format!("inspect {name}")).fails(&["not a whole artifact"]);
+        f.lolm(&format!("generate {name} -p x --weights .")).fails(&["not a whole artifact"]);
+    }
+    let mut version = whole.clone();
+    version[8] += 1;
+    f.write("version.lolm", &version);
+    f.lolm("inspect version.lolm").fails(&["format 2, expected 1"]);
+    f.lolm("eval a.lolm --data a.lolm").fails(&["holds no weights", "--weights"]);
+    f.lolm("compile a.lolm").fails(&["is an artifact, and a spec is needed"]);
+    f.lolm("inspect a.lolm --stage raise").fails(&["holds no graphs"]);
+    f.write("text", "hello");
+    f.lolm("generate text -p x").fails(&["text is not an artifact"]);
+    f.lolm("generate nowhere -p x").fails(&["nowhere is not an artifact"]);
+}

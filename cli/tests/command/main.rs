@@ -1,0 +1,6 @@
+//! The command as a user meets it: the binary in a folder of its own, what it prints and how it ends.
+mod artifacts;
+mod bad_input;
+mod runs;
+mod support;
+mod verify;
