@@ -190,6 +190,29 @@ impl Maker {
     }
 }
 
+impl Maker {
+    /// A partition over some of the axes along which every store runs and no scan does.
+    fn units(&mut self) {
+        let may = |k: &Kernel, a: KAxis| {
+            k.values.iter().all(|v| match &v.op {
+                KOp::Store(..) => v.axes.has(a),
+                KOp::Accumulate(_, view) => view.stride(a) != 0,
+                KOp::Scan { axis, .. } => *axis != a,
+                _ => true,
+            })
+        };
+        for a in (0..self.k.axes.len() as u8).map(KAxis) {
+            if may(&self.k, a) && self.below(3) > 0 {
+                let tile = if self.below(2) == 0 { 1 } else { 1 + self.below(self.k.axis(a).len as usize + 3) };
+                self.k.units.push((a, tile as u32));
+            }
+        }
+        if self.below(2) == 0 {
+            self.k.units.reverse();
+        }
+    }
+}
+
 fn random_kernel(seed: u64) -> Kernel {
     let mut m = Maker { k: Kernel { name: format!("random_{seed}"), ..Kernel::default() }, n: Numbers(seed) };
     let mut elements = 1;
@@ -211,6 +234,9 @@ fn random_kernel(seed: u64) -> Kernel {
     }
     for _ in 0..1 + m.below(3) {
         m.store();
+    }
+    if m.below(3) > 0 {
+        m.units();
     }
     m.k
 }
