@@ -10,7 +10,7 @@ use lolm_ir::axis::AxisSet;
 use lolm_ir::graph::{LeafKind, ScopeId};
 use lolm_ir::op::{Class, Op, Unary};
 use lolm_ir::{Graph, ValueId};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A group, by position in [`Clusters::groups`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -58,12 +58,14 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// True if `to` depends on a root of `from`.
+    /// True if `to` depends on a root of `from`. What ends before `from` begins is not walked.
     pub fn reaches(&self, from: GroupId, to: GroupId) -> bool {
-        let (mut seen, mut todo) = (BTreeSet::from([to]), vec![to]);
+        let first = self.groups[from.0 as usize].roots.first();
+        let (mut seen, mut todo) = (HashSet::from([to]), vec![to]);
         while let Some(x) = todo.pop() {
             for r in &self.groups[x.0 as usize].reads {
                 if let Some(o) = self.owner[r.0 as usize]
+                    && self.groups[o.0 as usize].roots.last() >= first
                     && seen.insert(o)
                 {
                     if o == from {

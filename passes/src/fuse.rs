@@ -6,17 +6,33 @@
 use crate::cluster::{Clusters, GroupId, GroupKind, view_base};
 use lolm_ir::axis::AxisSet;
 use lolm_ir::{Graph, Op, ValueId};
+use std::collections::BTreeSet;
 
 /// Rows below which tiles of rows do not keep every thread at work.
 const FUSED_ROWS: usize = 1024;
 
 pub fn fuse(g: &Graph, c: &mut Clusters) {
-    for v in g.ids() {
-        match g.node(v).op {
-            Op::CrossEntropyGrad { .. } => fuse_head(g, c, v),
-            Op::Dot { .. } => fuse_product(g, c, v),
-            _ => {}
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::CrossEntropyGrad { .. })) {
+        fuse_head(g, c, v);
+    }
+    let mut readers = Readers::of(g, c);
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. })) {
+        fuse_product(g, c, &mut readers, v);
+    }
+}
+
+/// For each value, the groups that read it.
+struct Readers(Vec<BTreeSet<GroupId>>);
+
+impl Readers {
+    fn of(g: &Graph, c: &Clusters) -> Self {
+        let mut all = vec![BTreeSet::new(); g.nodes.len()];
+        for (i, group) in c.groups.iter().enumerate() {
+            for r in &group.reads {
+                all[r.0 as usize].insert(GroupId(i as u32));
+            }
         }
+        Readers(all)
     }
 }
 
@@ -46,7 +62,7 @@ fn fuse_head(g: &Graph, c: &mut Clusters, grad: ValueId) {
 }
 
 /// A product joins the first group that uses it row by row; either operand may give the rows.
-fn fuse_product(g: &Graph, c: &mut Clusters, v: ValueId) {
+fn fuse_product(g: &Graph, c: &mut Clusters, readers: &mut Readers, v: ValueId) {
     let Some(from) = c.owner[v.0 as usize].filter(|id| c.groups[id.0 as usize].kind == GroupKind::Contract(v)) else {
         return;
     };
@@ -54,16 +70,14 @@ fn fuse_product(g: &Graph, c: &mut Clusters, v: ValueId) {
         return;
     }
     let first = |id: &GroupId| c.groups[id.0 as usize].roots.first().copied();
-    let ids = (0..c.groups.len() as u32).map(GroupId);
-    let readers: Vec<GroupId> =
-        ids.filter(|id| c.groups[id.0 as usize].reads.contains(&v) && first(id).is_some()).collect();
+    let users: Vec<GroupId> = readers.0[v.0 as usize].iter().copied().filter(|id| first(id).is_some()).collect();
     let (a, b) = (g.axes_of(g.node(v).args[0]), g.axes_of(g.node(v).args[1]));
     let host = |rows: AxisSet| {
-        let takes = readers.iter().copied().filter(|id| takes_rows(g, c, *id, v, rows));
+        let takes = users.iter().copied().filter(|id| takes_rows(g, c, *id, v, rows));
         takes.min_by_key(first).map(|id| (id, rows))
     };
     let Some((to, rows)) = host(a.minus(b)).or_else(|| host(b.minus(a))) else { return };
-    if readers.iter().any(|r| *r != to && c.reaches(*r, to)) {
+    if users.iter().any(|r| *r != to && c.reaches(*r, to)) {
         return;
     }
     let f = &mut c.groups[from.0 as usize];
@@ -71,6 +85,10 @@ fn fuse_product(g: &Graph, c: &mut Clusters, v: ValueId) {
     let (reads, moved) = (std::mem::take(&mut f.reads), std::mem::take(&mut f.moved));
     let t = &mut c.groups[to.0 as usize];
     t.reads.remove(&v);
+    for r in &reads {
+        readers.0[r.0 as usize].remove(&from);
+        readers.0[r.0 as usize].insert(to);
+    }
     t.reads.extend(reads);
     t.moved.extend(moved);
     t.products.push((v, rows));
