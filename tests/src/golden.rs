@@ -26,7 +26,7 @@ pub struct Case {
 
 impl Case {
     pub fn load(name: &'static str) -> Case {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
         let json: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(dir.join("case.json")).unwrap()).unwrap();
         let spec = LolmSpec::from_case_json("case.json", &json).unwrap();
@@ -45,7 +45,7 @@ impl Case {
     }
 
     pub fn gradients(&self) -> Tensors {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(self.name);
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(self.name);
         tensors(&std::fs::read(dir.join("grads.safetensors")).unwrap())
     }
 

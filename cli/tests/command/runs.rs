@@ -88,8 +88,7 @@ fn weights_that_do_not_fit_are_named_all_at_once() {
         "missing: `memory.combine.weight`",
         "wrong shape: `decoder.layers.0.ff.w1.weight` is [64, 16], expected [32, 16]",
     ]);
-    f.lolm(&format!("eval wide --data text.txt --weights run/checkpoints/step-00000006"))
-        .fails(&["unexpected: `memory."]);
+    f.lolm("eval wide --data text.txt --weights run/checkpoints/step-00000006").fails(&["unexpected: `memory."]);
     f.lolm("eval run --data text.txt --weights text.txt").fails(&["is not a safetensors file"]);
     f.lolm("eval run --data text.txt --weights nowhere").fails(&["cannot read nowhere"]);
     f.lolm("eval run/model.lolm --data text.txt --weights run/checkpoints/step-00000006").ok();

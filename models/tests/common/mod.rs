@@ -1,89 +1,16 @@
-//! Golden cases for tests: a spec, its weights, and what PyTorch made of them in f64.
+//! Golden cases for the tests of this crate, and graphs run on them.
 #![allow(dead_code)]
 use lolm_ir::graph::LeafKind;
 use lolm_ir::interp::{Feeds, Results, run};
 use lolm_ir::{DType, Graph};
-use lolm_models::LolmSpec;
-use safetensors::{Dtype, SafeTensors};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-pub const CASES: [&str; 6] = [
-    "lolm_plain_decoder",
-    "lolm_decoder_memory",
-    "lolm_decoder_ssm",
-    "lolm_decoder_ssm_memory",
-    "lolm_full",
-    "lolm_full_mamba_ssm",
-];
-
-pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
-
-pub struct Case {
-    pub name: &'static str,
-    pub json: serde_json::Value,
-    pub spec: LolmSpec,
-    pub weights: Tensors,
-    pub io: Tensors,
-}
-
-impl Case {
-    pub fn load(name: &'static str) -> Case {
-        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
-        let json: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(dir.join("case.json")).unwrap()).unwrap();
-        let spec = LolmSpec::from_case_json("case.json", &json).unwrap();
-        let read = |file: &str| tensors(&std::fs::read(dir.join(file)).unwrap());
-        Case { name, spec, weights: read("model.safetensors"), io: read("io.safetensors"), json }
-    }
-
-    pub fn batch(&self) -> usize {
-        self.spec.training.batch
-    }
-    pub fn seq(&self) -> usize {
-        self.spec.training.seq
-    }
-    pub fn tau(&self) -> f64 {
-        self.json["tau"].as_f64().unwrap()
-    }
-
-    /// Weights, τ, and the tensors of io under these names.
-    pub fn feeds(&self, io: &[&str]) -> Feeds {
-        let mut f: Feeds = self.weights.iter().map(|(k, v)| (k.clone(), v.1.clone())).collect();
-        f.insert("tau".into(), vec![self.tau()]);
-        for name in io {
-            if let Some((_, x)) = self.io.get(*name) {
-                f.insert(name.to_string(), x.clone());
-            }
-        }
-        f
-    }
-}
-
-fn tensors(bytes: &[u8]) -> Tensors {
-    let file = SafeTensors::deserialize(bytes).unwrap();
-    let read = |view: safetensors::tensor::TensorView| {
-        let data = match view.dtype() {
-            Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c) as f64).collect(),
-            Dtype::I64 => view.data().as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c) as f64).collect(),
-            other => panic!("golden tensor of {other:?}"),
-        };
-        (view.shape().to_vec(), data)
-    };
-    file.tensors().into_iter().map(|(name, view)| (name, read(view))).collect()
-}
+#[path = "../../../tests/src/golden.rs"]
+mod golden;
+pub use golden::{CASES, Case, Tensors, distance};
 
 /// Runs a graph; the error of a missing feed names the leaf.
 pub fn go(g: &Graph, feeds: &Feeds) -> Results {
     run(g, feeds).unwrap_or_else(|e| panic!("@{}: {e}", g.name))
-}
-
-/// ‖a - b‖ / ‖b‖
-pub fn distance(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
-    let (diff, size) = (norm(&mut a.iter().zip(b).map(|(x, y)| x - y)), norm(&mut b.iter().copied()));
-    if size == 0.0 { diff } else { diff / size }
 }
 
 /// The states of a program as they are before the first token, from the weights where they start as a copy of one.
