@@ -158,8 +158,8 @@ unsafe fn load_whole(from: *const f32, col: isize) -> [__m512; LANES] {
 #[target_feature(enable = "avx512f")]
 fn fetch(from: *const f32, col: isize) {
     for j in LANES..2 * LANES {
-        // SAFETY: a prefetch of any address does nothing but, perhaps, fill a cache line.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_offset((j as isize).wrapping_mul(col)).cast()) };
+        // A prefetch of any address does nothing but, perhaps, fill a cache line.
+        _mm_prefetch::<_MM_HINT_T1>(from.wrapping_offset((j as isize).wrapping_mul(col)).cast());
     }
 }
 
