@@ -177,7 +177,12 @@ impl Runner<'_> {
         names.extend(ours.keys().filter_map(|n| n.strip_prefix("grad.")));
         for name in names {
             match (ours.get(&format!("grad.{name}")), case.gradients.get(name)) {
-                (Some(x), Some(theirs)) => self.compare("gradient", name, GRADIENTS, x, theirs),
+                (Some(x), Some(theirs)) => {
+                    let data = wide(x);
+                    let ours = Shaped { shape: &x.shape, data: &data };
+                    let theirs = Shaped { shape: &theirs.shape, data: &theirs.data };
+                    self.rows.push(Row::compare_gradient(name, ours, theirs, case.grad_norm));
+                }
                 // Heads of a loss that the model lacks: they are in the files, and nothing flows into them.
                 (None, Some(theirs)) if name.starts_with("loss.") && theirs.data.iter().all(|x| *x == 0.0) => {}
                 (None, _) => self.rows.push(Row::fault("gradient", name, GRADIENTS, "the model has no such parameter")),
