@@ -35,10 +35,19 @@ pub fn show<T: Serialize>(json: bool, result: &T, people: impl FnOnce(&T) -> Str
     Ok(())
 }
 
+/// An error and its causes, each said once: many errors repeat their cause in their own words.
+fn sentence(e: &anyhow::Error) -> String {
+    e.chain().map(|cause| cause.to_string()).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        _ if said.contains(&cause) => said,
+        _ => format!("{said}: {cause}"),
+    })
+}
+
 /// Prints an error as `error: what: why`.
 pub fn complain(e: &anyhow::Error) {
     let label = if colored() { "\x1b[1;31merror\x1b[0m" } else { "error" };
-    note(format_args!("{label}: {e:#}"));
+    note(format_args!("{label}: {}", sentence(e)));
 }
 
 fn colored() -> bool {
