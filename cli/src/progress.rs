@@ -117,3 +117,16 @@ pub fn interrupt() -> Arc<AtomicBool> {
     }
     flag
 }
+
+/// A bar for windows that are evaluated, on a terminal.
+pub fn windows(quiet: bool) -> impl FnMut(usize, usize) {
+    let bar = (std::io::stderr().is_terminal() && !quiet).then(|| bar(0));
+    move |done, all| {
+        let Some(bar) = &bar else { return };
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        if done == all {
+            bar.finish_and_clear();
+        }
+    }
+}

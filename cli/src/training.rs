@@ -96,7 +96,10 @@ pub struct Done {
 /// How a run went.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Summary {
+    /// Of the whole run.
     pub steps: u64,
+    /// Since it was started or resumed.
+    pub steps_now: u64,
     pub skipped: u64,
     pub tokens_per_step: usize,
     pub seconds: f64,
@@ -126,15 +129,16 @@ impl Job<'_> {
         };
         let steps = self.spec.training.steps as u64;
         let start = Instant::now();
-        let mut watch = Last { inner: Progress::new(steps, interrupt(), self.quiet), last: BTreeMap::new() };
+        let mut watch = Last { inner: Progress::new(steps, interrupt(), self.quiet), steps: 0, last: BTreeMap::new() };
         let outcome = run.go(&mut trainer, &mut watch)?;
-        let last = std::mem::take(&mut watch.last);
-        drop(watch);
+        let Last { inner, steps: steps_now, last } = watch;
+        drop(inner);
         self.folder.draw_curves(&title)?;
         let (batch, seq) = trainer.batch();
         let p = trainer.progress();
         let seconds = start.elapsed().as_secs_f64();
-        let summary = Summary { steps: p.step, skipped: p.skipped, tokens_per_step: batch * seq, seconds, last };
+        let summary =
+            Summary { steps: p.step, steps_now, skipped: p.skipped, tokens_per_step: batch * seq, seconds, last };
         Ok(Done { model: trainer.into_model(), outcome, summary })
     }
 }
@@ -142,11 +146,13 @@ impl Job<'_> {
 /// Progress that remembers the last step's values.
 struct Last {
     inner: Progress,
+    steps: u64,
     last: BTreeMap<String, f32>,
 }
 
 impl Watch for Last {
     fn step(&mut self, r: &Report, rate: f64) -> bool {
+        self.steps += 1;
         // The keys are the same at every step, so only the first one allocates them.
         for (name, x) in &r.values {
             match self.last.get_mut(name) {

@@ -1,6 +1,6 @@
 //! `lolm demo`: the whole road in about a minute, with nothing prepared.
 use crate::commands::compile::write_whole;
-use crate::commands::eval::{Found, ablation, table};
+use crate::commands::eval::{Found, How, ablation, table};
 use crate::commands::generate::generate;
 use crate::compiler::{Dump, compiled};
 use crate::data;
@@ -8,7 +8,7 @@ use crate::output::{bytes, grouped, note, seconds, show};
 use crate::programs::{ProgramArgs, USUAL};
 use crate::run_folder::{RunFolder, Trained, open};
 use crate::spec::{self, Overrides};
-use crate::training::{Job, Summary, tau};
+use crate::training::{Job, Summary};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lolm_models::spec::Override;
@@ -127,8 +127,8 @@ impl Demo {
             weights: folder.0.join("checkpoints"),
         };
         self.tell(format_args!("3. evaluate: {} that it has not seen", bytes(held_out.len() as u64)));
-        let tau = tau(&trained.spec, steps);
-        let found = ablation(&mut trained.model, &trained.spec, &held_out_text, tau, 0)?;
+        let how = How { tau: None, windows: 0, quiet: self.json };
+        let found = ablation(&mut trained, &held_out_text, how)?;
         let prompt = prompt(held_out);
         let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
         // The demo's tokens are bytes unless the spec was changed, and then there are fewer of them.

@@ -1,13 +1,12 @@
 //! `lolm eval`: what a model makes of a text, with its gate as learned and as forced.
 use crate::data::{self, Text};
 use crate::output::show;
-use crate::run_folder::load;
+use crate::progress;
+use crate::run_folder::{Trained, load};
 use crate::table::Table;
-use crate::training::{gate_force, parse_gate, tau};
+use crate::training::{self, gate_force, parse_gate};
 use anyhow::{Result, ensure};
 use clap::Args;
-use lolm_models::LolmSpec;
-use lolm_runtime::Model;
 use lolm_runtime::eval::{Evaluation, Options, evaluate};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -87,20 +86,33 @@ impl Found {
 const ABLATION: [Option<f32>; 4] = [None, Some(0.0), Some(0.5), Some(1.0)];
 
 /// Evaluates a text with the gate as learned, and, if the model has one, forced.
-pub fn ablation(model: &mut Model, spec: &LolmSpec, text: &Text, tau: f32, windows: usize) -> Result<Vec<Found>> {
-    let gates = if spec.gate.is_some() { &ABLATION[..] } else { &ABLATION[..1] };
-    gates.iter().map(|gate| one(model, spec, text, *gate, tau, windows)).collect()
+pub fn ablation(t: &mut Trained, text: &Text, how: How) -> Result<Vec<Found>> {
+    let gates = if t.spec.gate.is_some() { &ABLATION[..] } else { &ABLATION[..1] };
+    gates.iter().map(|gate| one(t, text, *gate, how)).collect()
 }
 
-fn one(model: &mut Model, spec: &LolmSpec, text: &Text, gate: Option<f32>, tau: f32, windows: usize) -> Result<Found> {
+/// What all evaluations of a command share.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct How {
+    /// The temperature of the regime; without a number, that of training at the checkpoint.
+    pub tau: Option<f32>,
+    /// At most this many windows; 0 for all.
+    pub windows: usize,
+    /// No bar.
+    pub quiet: bool,
+}
+
+fn one(t: &mut Trained, text: &Text, gate: Option<f32>, how: How) -> Result<Found> {
+    let How { tau, windows, quiet } = how;
     let options = Options {
         gate_force: gate_force(gate),
-        tau,
-        vocab: spec.vocab_size,
+        tau: tau.unwrap_or_else(|| training::tau(&t.spec, t.steps)),
+        vocab: t.spec.vocab_size,
         bytes: Some(text.predicted_bytes),
         windows,
     };
-    Ok(Found::of(gate, evaluate(model, &text.tokens, &options, &mut |_, _| ())?))
+    let model = &mut t.model;
+    Ok(Found::of(gate, evaluate(model, &text.tokens, &options, &mut progress::windows(quiet))?))
 }
 
 impl Eval {
@@ -112,10 +124,10 @@ impl Eval {
             t.name
         );
         let text = data::read(&self.data, &t.spec)?;
-        let tau = self.tau.unwrap_or_else(|| tau(&t.spec, t.steps));
+        let how = How { tau: self.tau, windows: self.windows, quiet: self.json };
         let found = match self.ablation {
-            true => ablation(&mut t.model, &t.spec, &text, tau, self.windows)?,
-            false => vec![one(&mut t.model, &t.spec, &text, self.gate, tau, self.windows)?],
+            true => ablation(&mut t, &text, how)?,
+            false => vec![one(&mut t, &text, self.gate, how)?],
         };
         show(self.json, &found, |f| {
             let mut out = table(f) + "\n" + &details(&f[0]);

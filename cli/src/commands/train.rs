@@ -163,10 +163,10 @@ impl Train {
 impl Report {
     fn show(&self, data: &[PathBuf]) -> String {
         let s = &self.summary;
-        let rate = (s.steps * s.tokens_per_step as u64) as f64 / s.seconds;
+        let rate = (s.steps_now * s.tokens_per_step as u64) as f64 / s.seconds;
         let mut out = match (self.finished, s.last.is_empty()) {
             (_, true) => format!("all {} steps were done already\n", s.steps),
-            (true, false) => format!("{} steps in {}, up to {rate:.0} tokens/s\n", s.steps, seconds(s.seconds)),
+            (true, false) => format!("{} steps in {}, {rate:.0} tokens/s\n", s.steps_now, seconds(s.seconds)),
             (false, false) => format!("stopped after step {}; go on with --resume\n", s.steps),
         };
         let values: Vec<String> = s.last.iter().map(|(name, x)| format!("{name} {x:.4}")).collect();

@@ -36,24 +36,26 @@ fn y(rank: usize, height: f64) -> f64 {
     (rank as f64 + 0.5) * height
 }
 
-/// The longest path from a source; then sources sink to just above their first reader.
+/// The longest path from a source; then a source, with what is only a view of it, sinks to just above its first reader.
 fn ranks(n: usize, edges: &[(usize, usize)]) -> Vec<usize> {
-    let mut rank = vec![0; n];
-    let mut sorted = edges.to_vec();
-    sorted.sort_unstable_by_key(|e| e.1);
-    // Boxes are in topological order, so one pass over the edges by their ends is enough.
-    for (from, to) in &sorted {
-        rank[*to] = rank[*to].max(rank[*from] + 1);
-    }
-    let mut first_reader = vec![usize::MAX; n];
-    let mut read = vec![true; n];
+    let (mut up, mut down) = (vec![vec![]; n], vec![vec![]; n]);
     for (from, to) in edges {
-        first_reader[*from] = first_reader[*from].min(rank[*to]);
-        read[*to] = false;
+        up[*to].push(*from);
+        down[*from].push(*to);
     }
+    // Boxes are in topological order, so one pass in each direction is enough.
+    let mut rank: Vec<usize> = vec![0; n];
     for i in 0..n {
-        if read[i] && first_reader[i] != usize::MAX {
-            rank[i] = first_reader[i] - 1;
+        rank[i] = up[i].iter().map(|f| rank[*f] + 1).max().unwrap_or(0);
+    }
+    // A chain of single operands down from a source, such as a renamed parameter, stands where it is read.
+    let mut view = vec![false; n];
+    for i in 0..n {
+        view[i] = up[i].is_empty() || up[i].len() == 1 && view[up[i][0]];
+    }
+    for i in (0..n).rev().filter(|i| view[*i]) {
+        if let Some(reader) = down[i].iter().map(|r| rank[*r]).min() {
+            rank[i] = reader - 1;
         }
     }
     rank
