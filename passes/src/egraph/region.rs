@@ -143,9 +143,11 @@ impl<'a> Cutter<'a> {
     /// The roots of every run, and of the ambient values that the graph itself gives away, as a last one.
     fn roots(&self) -> Vec<Vec<ValueId>> {
         let mut outside = vec![false; self.g.nodes.len()];
-        for v in self.g.ids() {
+        for v in self.g.ids().rev() {
+            // A run that sees through a value reads what the value is made of.
+            let seen_through = self.logits[v.0 as usize] && outside[v.0 as usize];
             for a in &self.g.node(v).args {
-                if self.home[a.0 as usize] != self.home[v.0 as usize] {
+                if seen_through || self.home[a.0 as usize] != self.home[v.0 as usize] {
                     outside[a.0 as usize] |= !self.ambient[a.0 as usize];
                 }
             }
