@@ -61,6 +61,10 @@ fn site(eg: &EGraph, class: Id, dot: &Enode, cat: Id, weight: Id) -> Option<Site
         return None;
     }
     let values = concat.split().1.to_vec();
+    // A part may lack an axis that another part gives to the concat; then it cannot be contracted over it.
+    if !values.iter().all(|v| eg[*v].data.axes().contains(over.without(axis))) {
+        return None;
+    }
     Some(Site { class, dot: dot.clone(), rest: over.without(axis), axis, parts, values, weight })
 }
 
