@@ -45,9 +45,10 @@ fn fuse_head(g: &Graph, c: &mut Clusters, grad: ValueId) {
     };
     let same = matches!(g.node(loss).op, Op::CrossEntropy { .. }) && g.node(loss).args[..3] == args[..3];
     let (Some(from), Some(to)) = (c.owner[loss.0 as usize], c.owner[grad.0 as usize]) else { return };
-    // What flows back may be made of the loss itself.
+    // Another gradient may have taken the loss already, and what flows back may be made of the loss itself.
+    let own = c.groups[from.0 as usize].kind == GroupKind::Fused(loss);
     let direct = view_base(g, args[4]) == loss || g.node(view_base(g, args[4])).args.first() == Some(&loss);
-    if !same || direct {
+    if !same || !own || direct {
         return;
     }
     c.groups[to.0 as usize].reads.remove(&loss);
