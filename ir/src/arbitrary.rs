@@ -33,7 +33,16 @@ impl Options {
 
 /// A graph of a few operations for every dozen choices.
 pub fn graph(choices: &[u32], options: Options) -> Result<Graph, GraphError> {
-    let mut gen_ = Generator::new(choices, options);
+    of_size(choices, options, &AXES)
+}
+
+/// The same graph over longer axes, so that lowering cuts its sequences, products and sums in pieces.
+pub fn long_graph(choices: &[u32], options: Options) -> Result<Graph, GraphError> {
+    of_size(choices, options, &LONG_AXES)
+}
+
+fn of_size(choices: &[u32], options: Options, axes: &[(&str, usize)]) -> Result<Graph, GraphError> {
+    let mut gen_ = Generator::new(choices, options, axes);
     while gen_.at < choices.len() {
         gen_.step();
     }
@@ -60,6 +69,10 @@ pub fn feeds(g: &Graph, seed: u32) -> Feeds {
 const AXES: [(&str, usize); 11] =
     [("b", 2), ("t", 3), ("s", 3), ("d", 4), ("e", 4), ("h", 2), ("p", 2), ("n", 3), ("v", 5), ("w", 7), ("k", 2)];
 
+/// The same axes, longer; what one operation needs of another's length is the same.
+const LONG_AXES: [(&str, usize); 11] =
+    [("b", 2), ("t", 130), ("s", 130), ("d", 8), ("e", 8), ("h", 2), ("p", 2), ("n", 3), ("v", 9), ("w", 11), ("k", 2)];
+
 const SCOPES: [&str; 3] = ["layers.0", "layers.1", "head"];
 
 struct Generator<'a> {
@@ -71,10 +84,10 @@ struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    fn new(choices: &'a [u32], options: Options) -> Self {
+    fn new(choices: &'a [u32], options: Options, axes: &[(&str, usize)]) -> Self {
         let mut b = Builder::new("random");
-        for (name, len) in AXES {
-            b.axis(name, len);
+        for (name, len) in axes {
+            b.axis(name, *len);
         }
         Generator { b, choices, at: 0, options, scopes: vec![ScopeId(0)] }
     }
