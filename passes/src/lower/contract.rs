@@ -75,7 +75,9 @@ impl Lowering<'_> {
         for (v, rows) in &group.products {
             let swap = g.axes_of(g.node(*v).args[0]).minus(g.axes_of(g.node(*v).args[1])) != *rows;
             let o = self.operands(*v, swap)?;
-            if o.products.grid.is_empty() { fused.push(o) } else { self.contract(*v)? }
+            // All of them must number their rows alike.
+            let alike = fused.first().is_none_or(|f: &Operands| by_stride(*rows, &f.c) == by_stride(*rows, &o.c));
+            if o.products.grid.is_empty() && alike { fused.push(o) } else { self.contract(*v)? }
         }
         let Some((rows, m)) = group.products.first().map(|p| p.1).zip(fused.first().map(|o| o.products.rows.len))
         else {
