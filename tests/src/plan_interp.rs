@@ -1,13 +1,16 @@
 //! A plan run by the kernel interpreter and plain loops in f64: what lowering means, without code generation.
 use lolm_ir::Scalar;
 use lolm_ir::interp::table;
-use lolm_ir::kernel::{KAxis, KOp, Kernel};
-use lolm_ir::plan::{Access, Extent, Gemm, KernelStage, Matrix, Module, Place, Plan, Span, Stage, Step};
+use lolm_ir::kernel::{KAxis, KOp, Kernel, Mode};
+use lolm_ir::plan::{
+    Access, Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Module, Place, Plan, Span, Stage, Step,
+};
 use std::collections::BTreeMap;
 
 pub type Named = BTreeMap<String, Vec<f64>>;
 
-/// Runs the plan on parameters, states and inputs by name; gives its outputs, and parameters and states afterwards.
+/// Runs the plan on parameters, states and inputs by name; gives its outputs, and parameters and states afterwards. A
+/// buffer of the arena whose bytes another one takes over is full of NaN from then on.
 pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
     let shared = |name: &String, len: usize| match m.tables.iter().find(|t| t.name == *name) {
         Some(t) => table(&t.table, t.shape[0], t.shape[1]),
@@ -21,8 +24,12 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
             Place::Param(n) | Place::State(n) | Place::Table(n) | Place::Input(n) => shared(n, len),
         });
     }
+    let shared = shared_bytes(p);
     for s in &p.steps {
         let Step::Launch(l) = s else { panic!("repeats are not for this interpreter") };
+        for other in written(m, l).iter().flat_map(|b| &shared[b.0 as usize]) {
+            memory[*other].fill(f64::NAN);
+        }
         for unit in 0..l.grid.iter().product::<u32>() {
             let at = grid_index(&l.grid, unit);
             for stage in &l.stages {
@@ -42,6 +49,32 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
         }
     }
     (outputs, after)
+}
+
+/// For each buffer of the arena, the others that have bytes in common with it: writing it ends their lives.
+fn shared_bytes(p: &Plan) -> Vec<Vec<usize>> {
+    let range = |b: &Buffer| match b.place {
+        Place::Arena(at) => at..at + b.len * b.dtype.bytes() as u64,
+        _ => 0..0,
+    };
+    let ranges: Vec<_> = p.buffers.iter().map(range).collect();
+    let meet = |i: usize, j: usize| i != j && ranges[i].start < ranges[j].end && ranges[j].start < ranges[i].end;
+    (0..ranges.len()).map(|i| (0..ranges.len()).filter(|j| meet(i, *j)).collect()).collect()
+}
+
+/// The buffers that a launch writes.
+fn written(m: &Module, l: &Launch) -> Vec<BufferId> {
+    let mut out = vec![];
+    for stage in &l.stages {
+        match stage {
+            Stage::Gemm(g) => out.push(g.c.buffer),
+            Stage::Kernel(s) => {
+                let operands = s.operands.iter().zip(&m.kernels[s.kernel as usize].operands);
+                out.extend(operands.filter(|(_, o)| o.mode != Mode::In).map(|(a, _)| a.buffer));
+            }
+        }
+    }
+    out
 }
 
 fn grid_index(grid: &[u32], unit: u32) -> Vec<i64> {

@@ -71,6 +71,7 @@ folders! {
     differentiate
     expand
     kernels
+    lowering
     raise
     rewrite
 }
