@@ -1,6 +1,8 @@
 //! The programs of an artifact: which, in which shapes, and under which names the runtime finds them.
+use crate::spec::Overrides;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use lolm_models::spec::Override;
 use lolm_models::{LolmSpec, Noise, Program, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Source};
@@ -29,7 +31,7 @@ pub const USUAL: [Kind; 4] = [Kind::Train, Kind::Eval, Kind::Prefill, Kind::Deco
 const PREFILL: [usize; 4] = [256, 64, 16, 4];
 
 /// Which programs, and their shapes; what is left out comes from the spec.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, PartialEq, Debug, Default)]
 pub struct ProgramArgs {
     /// Programs, separated by commas
     #[arg(long, value_name = "KINDS", value_delimiter = ',')]
@@ -55,6 +57,13 @@ pub struct ProgramArgs {
 }
 
 impl ProgramArgs {
+    /// The keys of the spec that batch and sequence stand for, so that the artifact's spec says what was compiled.
+    pub fn add_to(&self, overrides: &mut Overrides) {
+        for (key, value) in [("training.batch", self.batch), ("training.seq", self.seq)] {
+            overrides.set.extend(value.map(|n| Override::new(key, n.to_string())));
+        }
+    }
+
     /// The graphs of these programs, or of the `default` ones if none is asked for.
     pub fn sources(&self, spec: &LolmSpec, default: &[Kind]) -> Result<Vec<Source>> {
         let kinds = if self.programs.is_empty() { default } else { &self.programs };

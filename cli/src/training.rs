@@ -74,7 +74,6 @@ pub fn same_programs(compiled: &LolmSpec, wanted: &LolmSpec) -> bool {
 /// A run that is about to start.
 pub struct Job<'a> {
     pub folder: RunFolder,
-    pub artifact: Artifact,
     pub spec: &'a LolmSpec,
     pub data: Tokens,
     pub threads: usize,
@@ -108,15 +107,22 @@ pub struct Summary {
 }
 
 impl Job<'_> {
-    /// Trains to the end, or to Ctrl-C, and draws the curves.
-    pub fn run(self) -> Result<Done> {
-        let accumulate = self.spec.training.accumulate;
+    /// Refuses what cannot be trained before anything is compiled.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.spec.training;
         ensure!(
-            accumulate == 1,
-            "`training.accumulate` is {accumulate}, and gradients are not accumulated over several batches yet; \
-             `--training.accumulate 1` trains with smaller steps"
+            t.accumulate == 1,
+            "`training.accumulate` is {}, and gradients are not accumulated over several batches yet; \
+             `--training.accumulate 1` trains with smaller steps",
+            t.accumulate
         );
-        let mut model = Model::load(self.artifact, self.threads)?;
+        Ok(self.data.check(self.spec.vocab_size, t.seq)?)
+    }
+
+    /// Trains to the end, or to Ctrl-C, and draws the curves.
+    pub fn run(self, artifact: Artifact) -> Result<Done> {
+        self.check()?;
+        let mut model = Model::load(artifact, self.threads)?;
         match self.weights {
             Some(path) => weights::load(&mut model, path, Purpose::Training)?,
             None => weights::init(&mut model, self.spec.training.seed as u64),

@@ -62,8 +62,9 @@ struct Report {
 }
 
 impl Compile {
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
         let start = Instant::now();
+        self.programs.add_to(&mut self.overrides);
         let named = spec::find(&self.spec, &self.overrides)?;
         let sources = self.programs.sources(&named.spec, &USUAL)?;
         let dump = Dump { folder: self.dump.clone().unwrap_or_default(), stages: self.emit.clone() };

@@ -108,7 +108,6 @@ impl Demo {
         ));
         let job = Job {
             folder: folder.clone(),
-            artifact: open(&folder.artifact())?,
             spec: &named.spec,
             data: training_text.tokens,
             threads: self.threads,
@@ -117,7 +116,7 @@ impl Demo {
             weights: None,
             quiet: self.json,
         };
-        let done = job.run()?;
+        let done = job.run(open(&folder.artifact())?)?;
         let steps = Some(done.summary.steps);
         let mut trained = Trained {
             model: done.model,

@@ -10,6 +10,7 @@ use crate::training::{Job, Summary, same_programs};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use lolm_models::LolmSpec;
+use lolm_models::spec::Override;
 use lolm_runtime::Artifact;
 use lolm_runtime::train::Outcome;
 use serde::Serialize;
@@ -53,6 +54,15 @@ pub struct Train {
     json: bool,
 }
 
+/// A run before its first step.
+struct Start {
+    name: String,
+    spec: LolmSpec,
+    folder: RunFolder,
+    /// If it need not be compiled.
+    artifact: Option<Artifact>,
+}
+
 #[derive(Serialize)]
 struct Report {
     folder: PathBuf,
@@ -64,14 +74,13 @@ struct Report {
 impl Train {
     pub fn run(mut self) -> Result<()> {
         if let Some(steps) = self.steps {
-            self.overrides.set.push(lolm_models::spec::Override::new("training.steps", steps.to_string()));
+            self.overrides.set.push(Override::new("training.steps", steps.to_string()));
         }
-        let (artifact, spec, folder) = self.prepare()?;
-        let data = data::read(&self.data, &spec)?;
+        let start = self.start()?;
+        let data = data::read(&self.data, &start.spec)?;
         let job = Job {
-            folder: folder.clone(),
-            artifact,
-            spec: &spec,
+            folder: start.folder.clone(),
+            spec: &start.spec,
             data: data.tokens,
             threads: self.threads,
             interval: self.interval,
@@ -79,38 +88,44 @@ impl Train {
             weights: self.weights.as_deref(),
             quiet: self.json,
         };
-        let done = job.run()?;
+        job.check()?;
+        let artifact = match start.artifact {
+            Some(a) => a,
+            None => self.compile(&start)?,
+        };
+        let done = job.run(artifact)?;
         let finished = done.outcome == Outcome::Finished;
-        let report = Report { folder: folder.0, finished, summary: done.summary };
+        let report = Report { folder: start.folder.0, finished, summary: done.summary };
         show(self.json, &report, |r| r.show(&self.data))
     }
 
-    /// The artifact with the spec of this run, in the folder of the run.
-    fn prepare(&self) -> Result<(Artifact, LolmSpec, RunFolder)> {
-        let path = Path::new(&self.model);
+    /// What the arguments mean.
+    fn start(&mut self) -> Result<Start> {
+        let path = PathBuf::from(&self.model);
         if path.is_dir() {
-            let folder = RunFolder(self.out.clone().unwrap_or_else(|| path.into()));
-            return self.with_artifact(&RunFolder(path.into()).artifact(), folder);
+            let folder = RunFolder(self.out.clone().unwrap_or_else(|| path.clone()));
+            return self.with_artifact(&RunFolder(path).artifact(), folder);
         }
-        if path.is_file() && is_artifact(path)? {
-            let folder = self.folder(&open(path)?.manifest.name);
-            return self.with_artifact(path, folder);
+        if path.is_file() && is_artifact(&path)? {
+            let folder = self.folder(&open(&path)?.manifest.name);
+            return self.with_artifact(&path, folder);
         }
-        let named = spec::find(&self.model, &self.overrides)?;
-        let folder = self.folder(&named.name);
+        self.programs.add_to(&mut self.overrides);
+        let Named { name, spec } = spec::find(&self.model, &self.overrides)?;
+        let folder = self.folder(&name);
         self.check_folder(&folder)?;
         let there = folder.artifact();
-        if self.resume && there.is_file() {
-            let artifact = open(&there)?;
-            ensure!(
-                same_programs(&spec_of(&artifact)?, &named.spec),
-                "{} was compiled from another spec than {}; to go on with it, give the folder instead of the spec",
-                there.display(),
-                self.model
-            );
-            return Ok((artifact, named.spec, folder));
+        if !self.resume || !there.is_file() {
+            return Ok(Start { name, spec, folder, artifact: None });
         }
-        self.compile(named, folder)
+        let artifact = open(&there)?;
+        ensure!(
+            same_programs(&spec_of(&artifact)?, &spec),
+            "{} was compiled from another spec than {}; to go on with it, give the folder instead of the spec",
+            there.display(),
+            self.model
+        );
+        Ok(Start { name, spec, folder, artifact: Some(artifact) })
     }
 
     fn folder(&self, name: &str) -> RunFolder {
@@ -131,32 +146,38 @@ impl Train {
     }
 
     /// An artifact that is there, with the keys of its spec that are data to it.
-    fn with_artifact(&self, path: &Path, folder: RunFolder) -> Result<(Artifact, LolmSpec, RunFolder)> {
+    fn with_artifact(&self, path: &Path, folder: RunFolder) -> Result<Start> {
+        ensure!(
+            self.programs == ProgramArgs::default(),
+            "{} is compiled: its programs and their shapes are what they are; `lolm inspect` shows them",
+            path.display()
+        );
         self.check_folder(&folder)?;
         let artifact = open(path)?;
         let compiled = spec_of(&artifact)?;
-        let wanted = LolmSpec::parse_with("the artifact's spec", &artifact.manifest.spec, &self.overrides.set)?;
+        let spec = LolmSpec::parse_with("the artifact's spec", &artifact.manifest.spec, &self.overrides.set)?;
         ensure!(
-            same_programs(&compiled, &wanted),
+            same_programs(&compiled, &spec),
             "{} is compiled: of its spec only the steps, warmup, floor, seed, skip_limit, lr and temperatures can change",
             path.display()
         );
         if folder.artifact() != path {
             write_whole(&folder.artifact(), &std::fs::read(path)?)?;
         }
-        Ok((artifact, wanted, folder))
+        Ok(Start { name: artifact.manifest.name.clone(), spec, folder, artifact: Some(artifact) })
     }
 
-    fn compile(&self, named: Named, folder: RunFolder) -> Result<(Artifact, LolmSpec, RunFolder)> {
+    fn compile(&self, start: &Start) -> Result<Artifact> {
+        let named = Named { name: start.name.clone(), spec: start.spec.clone() };
         let sources = self.programs.sources(&named.spec, &USUAL)?;
         let (compiled, _, times) = compiled(&named, &sources, &Dump::default())?;
-        let path = folder.artifact();
+        let path = start.folder.artifact();
         write_whole(&path, &compiled.bytes)?;
         if !self.json {
             let total = times.iter().map(|t| t.seconds).sum();
             note(format_args!("compiled {} to {} in {}", named.name, path.display(), seconds(total)));
         }
-        Ok((open(&path)?, named.spec, folder))
+        open(&path)
     }
 }
 

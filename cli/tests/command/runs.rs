@@ -36,6 +36,9 @@ fn a_run_that_was_stopped_goes_on_as_if_it_had_not() {
     f.lolm("train cut --resume --data text.txt --steps 6").ok();
     f.lolm("train cut --resume --data other.txt --steps 6").fails(&["is of another number of tokens"]);
     f.lolm("train cut --resume --data text.txt --d_ff 64").fails(&["is compiled"]);
+    f.lolm("train cut --resume --data text.txt --batch 3").fails(&["cut/model.lolm is compiled"]);
+    f.lolm("train lolm-149m --data text.txt --out new").fails(&["`training.accumulate` is 4"]);
+    assert!(!f.path("new").exists());
     f.lolm("train lolm-demo --resume --data text.txt --out cut").fails(&["compiled from another spec"]);
 }
 

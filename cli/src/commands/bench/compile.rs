@@ -46,7 +46,8 @@ struct Report {
 }
 
 impl Compile {
-    pub fn run(self) -> Result<()> {
+    pub fn run(mut self) -> Result<()> {
+        self.programs.add_to(&mut self.overrides);
         let named = spec::find(&self.spec, &self.overrides)?;
         let (mut times, mut first) = (vec![], None::<Vec<u8>>);
         let mut last = None;
