@@ -39,7 +39,7 @@ impl Progress {
 
 fn bar(steps: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(8));
-    let template = "{bar:24} {pos}/{len} {msg} {elapsed}<{eta}";
+    let template = "{bar:20} {pos}/{len} {elapsed}<{eta} {wide_msg}";
     bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar
 }
