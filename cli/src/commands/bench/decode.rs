@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Larger than the caches, so that it is memory that is measured.
-const SWEEP: usize = 1 << 30;
+const SWEEP: usize = 1 << 28;
+/// Reads of memory and tokens take turns: on a shared machine the memory's pace changes within seconds.
+const ROUNDS: usize = 5;
 
 /// Measure generation token by token
 #[derive(Args, Debug)]
@@ -53,6 +55,7 @@ struct Report {
     weight_bytes: u64,
     weight_bytes_per_second: f64,
     read_bytes_per_second: f64,
+    /// Median over the rounds of what a round's tokens read against what was read just before it.
     share: f64,
 }
 
@@ -69,15 +72,22 @@ impl Decode {
         let start = Instant::now();
         g.extend(&(0..self.prompt).map(token).collect::<Vec<_>>())?;
         let prompt_seconds = start.elapsed().as_secs_f64();
-        let mut times = vec![];
-        for i in 0..self.tokens {
-            let start = Instant::now();
-            g.extend(&[token(self.prompt + i)])?;
-            times.push(start.elapsed().as_secs_f64());
+        let (mut times, mut reads, mut shares) = (vec![], vec![], vec![]);
+        for round in 0..ROUNDS {
+            let read = read_bandwidth(self.threads, SWEEP)?;
+            let mut now = vec![];
+            for i in self.tokens * round / ROUNDS..self.tokens * (round + 1) / ROUNDS {
+                let start = Instant::now();
+                g.extend(&[token(self.prompt + i)])?;
+                now.push(start.elapsed().as_secs_f64());
+            }
+            if !now.is_empty() {
+                shares.push(weight_bytes as f64 / median(&now) / read);
+            }
+            reads.push(read);
+            times.append(&mut now);
         }
-        let read_bytes_per_second = read_bandwidth(self.threads, SWEEP)?;
         let seconds_median = median(&times);
-        let weight_bytes_per_second = weight_bytes as f64 / seconds_median;
         let report = Report {
             spec: named.name,
             threads: self.threads,
@@ -88,9 +98,9 @@ impl Decode {
             seconds_median,
             tokens_per_second: 1.0 / seconds_median,
             weight_bytes,
-            weight_bytes_per_second,
-            read_bytes_per_second,
-            share: weight_bytes_per_second / read_bytes_per_second,
+            weight_bytes_per_second: weight_bytes as f64 / seconds_median,
+            read_bytes_per_second: median(&reads),
+            share: median(&shares),
         };
         show(self.json, &report, Report::show)
     }
