@@ -16,7 +16,7 @@ use lolm_ir::{Graph, ValueId};
 const SKINNY: usize = 16;
 
 /// Units that a product is cut in: enough for the threads, few enough that packing an operand for each costs little.
-const UNITS: usize = 12;
+const UNITS: usize = 8;
 
 /// One side of a product: the axes that merged into a dimension, and its strides in the operand and in the result.
 struct Side {

@@ -16,7 +16,7 @@ use lolm_ir::{DType, ValueId};
 
 /// Bytes of logits that a tile may hold: forward in each thread's scratch, backward once.
 const FORWARD_TILE: usize = 16 << 20;
-const BACKWARD_TILE: usize = 256 << 20;
+const BACKWARD_TILE: usize = 512 << 20;
 /// Rows or columns of one unit of a product.
 const UNIT: usize = 512;
 /// Stands for an index that is several axes of the graph at once.
@@ -96,7 +96,7 @@ impl Lowering<'_> {
         let (d_o, d_e) = (self.result_as(v, 0, &[&h.rows, &h.over])?, self.result_as(v, 1, &[&[vocab], &h.over])?);
         let (d_o, d_e) = (self.side(&d_o, &h.rows, &h.over)?, self.side(&d_e, &[vocab], &h.over)?);
         let columns = self.columns(v, &h)?;
-        let most = (BACKWARD_TILE / (4 * h.words)).clamp(8, 1024);
+        let most = (BACKWARD_TILE / (4 * h.words)).clamp(8, 2048);
         let tile = h.tokens.div_ceil(h.tokens.div_ceil(most));
         let p = self.temporary("logits", tile * h.words);
         let p = Side { buffer: p, base: 0, row: h.words as i64, depth: 1 };
