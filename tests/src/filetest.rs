@@ -20,6 +20,7 @@
 //!
 //! Other comments are for the reader.
 use lolm_ir::graph::{LeafId, LeafKind, ValueId};
+use lolm_ir::kernel::Kernel;
 use lolm_ir::op::Class;
 use lolm_ir::plan::{Module, text as plan_text};
 use lolm_ir::{Graph, expand::expand, text, verify::verify};
@@ -51,12 +52,16 @@ pub enum Stage {
     Kernels,
     /// The plan of the same.
     Plan,
+    /// How code generation maps the axes of each kernel to the machine.
+    Schedule,
+    /// What it hands to Cranelift. A file with one of these two also runs as machine code.
+    Clif,
 }
 
 impl Stage {
-    pub const ALL: [Stage; 8] = {
+    pub const ALL: [Stage; 10] = {
         use Stage::*;
-        [Print, Canonicalize, Raise, Rewrite, Differentiate, Expand, Kernels, Plan]
+        [Print, Canonicalize, Raise, Rewrite, Differentiate, Expand, Kernels, Plan, Schedule, Clif]
     };
     pub fn name(self) -> &'static str {
         match self {
@@ -68,6 +73,8 @@ impl Stage {
             Stage::Expand => "expand",
             Stage::Kernels => "kernels",
             Stage::Plan => "plan",
+            Stage::Schedule => "schedule",
+            Stage::Clif => "clif",
         }
     }
 }
@@ -155,6 +162,15 @@ impl FileTest {
                     _ => m.kernels.iter().map(|k| k.to_string()).collect::<Vec<_>>().join("\n"),
                 })
             }
+            Stage::Schedule | Stage::Clif => {
+                let m = self.module()?;
+                self.check_machine(&m)?;
+                let text = |k: &Kernel| {
+                    let code = lolm_codegen::compile_kernel(k).map_err(|e| e.to_string())?;
+                    Ok(if stage == Stage::Clif { code.clif } else { format!("{k}{}", code.schedule_text) })
+                };
+                m.kernels.iter().map(text).collect::<Result<Vec<_>, String>>().map(|all| all.join("\n"))
+            }
             _ => {
                 let (graph, report) = self.transformed(stage)?;
                 verify(&graph).map_err(|e| format!("after {}: {e}", stage.name()))?;
@@ -188,7 +204,7 @@ impl FileTest {
             }
             Stage::Differentiate => Ok(quiet(canonicalize(&self.aimed(Goal::Gradients)?).map_err(|e| e.to_string())?)),
             Stage::Expand => expand(g, &|op| op.info().class == Class::Fused).map(quiet).map_err(|e| e.to_string()),
-            Stage::Print | Stage::Kernels | Stage::Plan => Ok(quiet(g.clone())),
+            Stage::Print | Stage::Kernels | Stage::Plan | Stage::Schedule | Stage::Clif => Ok(quiet(g.clone())),
         }
     }
 

@@ -2,4 +2,5 @@
 pub mod compiled;
 pub mod filetest;
 pub mod golden;
+pub mod machine;
 pub mod plan_interp;

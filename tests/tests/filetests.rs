@@ -68,6 +68,7 @@ macro_rules! folders {
 
 folders! {
     canonicalize
+    codegen
     differentiate
     expand
     kernels

@@ -4,7 +4,7 @@
 use lolm_ir::arbitrary::{Options, feeds, graph, long_graph};
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{Builder, GraphError, Init, LeafId, LeafKind};
-use lolm_ir::interp::{Results, run};
+use lolm_ir::interp::{Feeds, Results, run};
 use lolm_ir::op::Class;
 use lolm_ir::verify::verify;
 use lolm_ir::{AxisId, DType, Graph, Op, ValueId, text};
@@ -15,7 +15,7 @@ use lolm_passes::pipeline::{Goal, Source, compile};
 use lolm_passes::raise::raise;
 use lolm_passes::rewrite::{Machine, rewrite};
 use lolm_passes::split_reductions::split_reductions;
-use lolm_tests::plan_interp;
+use lolm_tests::{machine, plan_interp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -28,6 +28,11 @@ const EXACT: f64 = 1e-9;
 const ROUNDED: f64 = 1e-6;
 /// The same after sums in which they nearly cancel.
 const SUMMED: f64 = 1e-5;
+
+/// Machine code computes in f32: the error that a tensor may have, of its greatest element, and how much more than what
+/// the answer moves by when the contents of the leaves do by a millionth.
+const F32: f64 = 2e-4;
+const MOVED: f64 = 30.0;
 
 /// The most elements that a value of a test may have.
 const LARGEST: usize = 100_000;
@@ -95,6 +100,45 @@ fn lowers(g: &Graph, goal: Goal, says: &Graph, seed: u32, tolerance: f64) -> Res
         None => Ok(()),
         Some(what) => fail(what, g),
     }
+}
+
+/// Contents that differ from these by a few millionths, integers aside.
+fn nudged(feeds: &Feeds) -> Feeds {
+    let nudge = |(i, x): (usize, &f64)| if x.fract() == 0.0 { *x } else { x * (1.0 + 1e-6 * ((i % 7) as f64 - 3.0)) };
+    feeds.iter().map(|(name, x)| (name.clone(), x.iter().enumerate().map(nudge).collect())).collect()
+}
+
+/// A program as machine code computes what a graph says, as far as f32 can tell: tensors that hang on the last digits of
+/// the leaves, or that are beyond f32, say nothing.
+fn runs(g: &Graph, goal: Goal, says: &Graph, seed: u32) -> Result<(), TestCaseError> {
+    let m = match compile(&[Source { graph: g.clone(), goal }], &mut |_, _| ()) {
+        Ok(m) => m,
+        Err(e) => return fail(e, g),
+    };
+    let feeds = feeds(g, seed);
+    let (before, moved) = (run(says, &feeds).unwrap(), run(says, &nudged(&feeds)).unwrap());
+    let (outputs, memory) = match machine::run(&m, &feeds, 1 + seed as usize % 3) {
+        Ok(answers) => answers,
+        Err(e) => return fail(e, g),
+    };
+    for (name, then) in before.outputs.iter().chain(&before.writes) {
+        let near = moved.outputs.get(name).unwrap_or_else(|| &moved.writes[name]);
+        let Some(now) = outputs.get(name).or(memory.get(name)) else { return fail(format!("{name} is gone"), g) };
+        let greatest = |it: &mut dyn Iterator<Item = f64>| it.map(f64::abs).fold(0.0, f64::max);
+        let size = 1.0 + greatest(&mut then.iter().copied());
+        let moves = greatest(&mut then.iter().zip(near).map(|(x, y)| x - y));
+        if moves > 1e-3 * size || size > 1e30 {
+            continue;
+        }
+        let most = F32 * size + MOVED * moves;
+        for (i, (x, y)) in then.iter().zip(now).enumerate() {
+            let same = x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= most;
+            if !same {
+                return fail(format!("element {i} of {name} was {x} and is {y}"), g);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_small(g: &Graph) -> bool {
@@ -193,6 +237,32 @@ proptest! {
 
 proptest! {
     #![proptest_config(config(100))]
+
+    #[test]
+    fn machine_code_computes_what_graphs_say(choices in choices(300), seed in 0u32..100) {
+        let g = graph(&choices, STEPS).unwrap();
+        runs(&g, Goal::Forward, &g, seed)?;
+    }
+
+    #[test]
+    fn machine_code_computes_gradients(choices in choices(300), seed in 0u32..100) {
+        let g = with_loss(&graph(&choices, Options::SMOOTH).unwrap()).unwrap();
+        runs(&g, Goal::Gradients, &with_gradients(&g), seed)?;
+    }
+
+    #[test]
+    fn machine_code_computes_long_programs(choices in choices(100), seed in 0u32..100) {
+        let g = long_graph(&choices, STEPS).unwrap();
+        prop_assume!(is_small(&g));
+        runs(&g, Goal::Forward, &g, seed)?;
+    }
+
+    #[test]
+    fn machine_code_computes_long_gradients(choices in choices(100), seed in 0u32..100) {
+        let g = with_loss(&long_graph(&choices, Options::SMOOTH).unwrap()).unwrap();
+        prop_assume!(is_small(&g));
+        runs(&g, Goal::Gradients, &with_gradients(&g), seed)?;
+    }
 
     #[test]
     fn large_reductions_are_split(choices in choices(100), seed in 0u32..100) {

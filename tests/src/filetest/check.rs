@@ -1,6 +1,6 @@
 //! What a filetest holds its stages to: the interpreter's answers on random contents.
 use super::{FileTest, Stage};
-use crate::plan_interp;
+use crate::{machine, plan_interp};
 use lolm_ir::arbitrary;
 use lolm_ir::graph::LeafKind;
 use lolm_ir::interp::{Feeds, Results, run};
@@ -10,6 +10,8 @@ use lolm_ir::{Graph, LeafId, philox};
 /// Half the distance of the two points of a difference, and the error it may have.
 const STEP: f64 = 1e-5;
 const DIFFERENCE: f64 = 1e-6;
+/// The error of machine code, which computes in f32.
+const F32: f64 = 1e-5;
 
 impl FileTest {
     /// Outputs and writes stay after a stage; gradients are those of differences.
@@ -21,7 +23,7 @@ impl FileTest {
         match stage {
             Stage::Differentiate => self.check_gradients(&feeds, &now, seed),
             Stage::Print | Stage::Canonicalize | Stage::Raise | Stage::Rewrite => Ok(()),
-            Stage::Expand | Stage::Kernels | Stage::Plan => Ok(()),
+            Stage::Expand | Stage::Kernels | Stage::Plan | Stage::Schedule | Stage::Clif => Ok(()),
         }
     }
 
@@ -34,6 +36,20 @@ impl FileTest {
         let (outputs, memory) = plan_interp::run(m, &m.plans[0], &feeds);
         let writes = memory.into_iter().filter(|(name, _)| before.writes.contains_key(name)).collect();
         compare(&before, &Results { outputs, writes }, tolerance)
+    }
+
+    /// The program as machine code, on one thread and on three, gives what the graph gives, to the digits of f32.
+    pub(super) fn check_machine(&self, m: &Module) -> Result<(), String> {
+        let Some((seed, _)) = self.run else { return Ok(()) };
+        let g = self.aimed(self.goal)?;
+        let feeds = feeds(&g, seed);
+        let before = answers(&g, &feeds)?;
+        for threads in [1, 3] {
+            let (outputs, memory) = machine::run(m, &feeds, threads)?;
+            let writes = memory.into_iter().filter(|(name, _)| before.writes.contains_key(name)).collect();
+            compare(&before, &Results { outputs, writes }, F32)?;
+        }
+        Ok(())
     }
 
     /// The derivative along a random direction of every parameter.
