@@ -116,6 +116,9 @@ pub struct Lowering<'a> {
 
 /// Lowers a program. Buffers of the arena have no offsets yet.
 pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut KernelPool) -> Result<Plan, String> {
+    if let Some(v) = g.ids().find(|v| g.node(*v).types.iter().any(|t| t.dtype == DType::Bf16)) {
+        return Err(format!("limit: {} %{} is bf16, and programs are lowered in f32", g.node(v).op.mnemonic(), v.0));
+    }
     let cx = Cx {
         g,
         clusters,

@@ -228,6 +228,16 @@ proptest! {
         lowers(&g, Goal::Forward, &g, seed, ROUNDED)?;
     }
 
+    /// A program that cannot be lowered says which limit it meets.
+    #[test]
+    fn what_cannot_be_lowered_is_refused(choices in choices(300)) {
+        let g = graph(&choices, Options::ALL).unwrap();
+        let refused = compile(&[Source { graph: g.clone(), goal: Goal::Forward }], &mut |_, _| ()).err();
+        if let Some(e) = refused.filter(|e| !e.to_string().contains("limit: ")) {
+            fail(e, &g)?;
+        }
+    }
+
     #[test]
     fn programs_compute_gradients(choices in choices(300), seed in 0u32..100) {
         let g = with_loss(&graph(&choices, Options::SMOOTH).unwrap()).unwrap();
