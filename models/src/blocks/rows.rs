@@ -16,6 +16,34 @@ pub fn layer_norm(b: &mut Builder, axis: AxisId, x: ValueId, (weight, bias): (Va
     b.add(scaled, bias)
 }
 
+/// What a norm multiplies its rows by.
+#[derive(Clone, Copy, Debug)]
+pub enum Gain {
+    One,
+    Weight(ValueId),
+    /// `1 + weight`, for weights that start at zero.
+    OnePlus(ValueId),
+}
+
+/// `x / sqrt(mean(x²) + eps)`, times the gain.
+pub fn rms_norm(b: &mut Builder, axis: AxisId, x: ValueId, gain: Gain, eps: f32) -> ValueId {
+    let square = b.mul(x, x);
+    let mean = b.mean(&[axis], square);
+    let eps = b.num(eps);
+    let safe = b.add(mean, eps);
+    let inv = b.unary(Unary::Rsqrt, safe);
+    let normal = b.mul(x, inv);
+    match gain {
+        Gain::One => normal,
+        Gain::Weight(weight) => b.mul(normal, weight),
+        Gain::OnePlus(weight) => {
+            let one = b.num(1.0);
+            let gain = b.add(one, weight);
+            b.mul(normal, gain)
+        }
+    }
+}
+
 /// `exp(x - max) / Σ exp(x - max)`
 pub fn softmax(b: &mut Builder, axis: AxisId, x: ValueId) -> ValueId {
     let max = b.reduce_max(&[axis], x);

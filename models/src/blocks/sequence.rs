@@ -52,6 +52,16 @@ pub fn rope_interleaved(b: &mut Builder, pair: AxisId, x: ValueId, cos: ValueId,
     stack(b, pair, &[first, second])
 }
 
+/// A causal depthwise convolution of what its window sees at each token, the oldest first: Σ_j weight\[j\] · seen_j (+ bias).
+pub fn causal_conv(b: &mut Builder, tap: AxisId, seen: &[ValueId], weight: ValueId, bias: Option<ValueId>) -> ValueId {
+    let term = |(j, x): (usize, &ValueId)| {
+        let w = b.at(weight, tap, j);
+        b.mul(w, *x)
+    };
+    let terms: Vec<ValueId> = seen.iter().enumerate().map(term).chain(bias).collect();
+    sum_of(b, &terms)
+}
+
 /// 1 where the index along `axis` equals `index`, else 0.
 pub fn one_hot(b: &mut Builder, axis: AxisId, index: ValueId) -> ValueId {
     let here = b.iota(axis);
