@@ -3,6 +3,7 @@
 //! A *spec* says what a model is; a *program* is a function of the spec and a shape. Models are written in the small
 //! operations of [`lolm_ir::op::Op`]; the passes find the fused ones. Nothing here knows of passes or devices.
 pub mod blocks;
+pub mod gguf;
 pub mod lolm;
 pub mod spec;
 
