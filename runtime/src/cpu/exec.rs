@@ -3,7 +3,7 @@
 //! At load everything is resolved to addresses and byte strides in flat arrays ([`resolve`]), so that the loop here looks
 //! nothing up and allocates nothing. The manifest was checked before (`artifact::check`), which is what makes it safe.
 use super::code::KernelFn;
-use super::gemm::{self, Isa, Product, View};
+use super::gemm::{self, Bf16, Isa, Operand, Product, View};
 use super::pool::Member;
 use crate::artifact::{MAX_DIMS, MAX_OPERANDS};
 use std::ops::Range;
@@ -85,6 +85,8 @@ struct Matrix {
     pointer: usize,
     row: isize,
     col: isize,
+    /// Stored as bf16, or else as f32.
+    half: bool,
 }
 
 enum Extent {
@@ -193,13 +195,22 @@ impl Exec {
     unsafe fn gemm(&self, g: &Gemm, at: &Place, w: Worker) {
         // SAFETY: the position is an i32 of a buffer that was checked.
         let [m, n, k] = [0, 1, 2].map(|i| unsafe { self.extent(&g.extents[i], at, w) });
-        let [a, b, c] = [0, 1, 2].map(|i| {
-            let x: &Matrix = &g.matrices[i];
-            View { ptr: self.pointer(&self.pointers[x.pointer], at, w).cast(), row: x.row, col: x.col }
-        });
+        let [a, b] = [0, 1].map(|i| self.operand(&g.matrices[i], at, w));
+        let c = self.view(&g.matrices[2], at, w);
         let p = Product { m, n, k, a, b, c, alpha: g.alpha, accumulate: g.accumulate };
         // SAFETY: the matrices were checked to lie in their buffers for all units; the workspace is this thread's.
         unsafe { gemm::multiply(self.isa, &p, w.workspace) }
+    }
+
+    fn view<E>(&self, x: &Matrix, at: &Place, w: Worker) -> View<E> {
+        View { ptr: self.pointer(&self.pointers[x.pointer], at, w).cast(), row: x.row, col: x.col }
+    }
+
+    fn operand(&self, x: &Matrix, at: &Place, w: Worker) -> Operand {
+        match x.half {
+            true => self.view::<Bf16>(x, at, w).into(),
+            false => self.view::<f32>(x, at, w).into(),
+        }
     }
 
     fn pointer(&self, p: &Pointer, at: &Place, w: Worker) -> *mut u8 {

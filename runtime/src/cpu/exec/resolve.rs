@@ -3,6 +3,7 @@ use super::{Base, Exec, Extent, Gemm, Launch, Matrix, Pointer, Span, Stage, Step
 use crate::artifact::{MAX_DIMS, PlanError};
 use crate::cpu::code::Text;
 use crate::cpu::gemm::Isa;
+use lolm_ir::DType;
 use lolm_ir::artifact::KernelRecord;
 use lolm_ir::plan::{self, Access, Place, Plan};
 use std::ops::Range;
@@ -128,7 +129,8 @@ impl Resolver<'_> {
 
     fn matrix(&mut self, m: &plan::Matrix) -> Result<Matrix, String> {
         let a = Access { buffer: m.buffer, base: m.base, unit: m.unit.clone(), iter: m.iter, rebase: 0 };
-        Ok(Matrix { pointer: self.pointer(&a)?, row: m.row as isize, col: m.col as isize })
+        let half = self.buffer(m.buffer)?.dtype == DType::Bf16;
+        Ok(Matrix { pointer: self.pointer(&a)?, row: m.row as isize, col: m.col as isize, half })
     }
 
     fn extent(&mut self, e: &plan::Extent) -> Result<Extent, String> {
@@ -139,9 +141,13 @@ impl Resolver<'_> {
         })
     }
 
+    fn buffer(&self, b: plan::BufferId) -> Result<&plan::Buffer, String> {
+        self.p.buffers.get(b.0 as usize).ok_or(format!("there is no buffer {}", b.0))
+    }
+
     /// Adds a pointer and returns its position.
     fn pointer(&mut self, a: &Access) -> Result<usize, String> {
-        let b = self.p.buffers.get(a.buffer.0 as usize).ok_or(format!("there is no buffer {}", a.buffer.0))?;
+        let b = self.buffer(a.buffer)?;
         let bytes = b.dtype.bytes() as i64;
         let base = match &b.place {
             Place::Scratch(at) => Base::Scratch(*at as i64 + a.base * bytes),

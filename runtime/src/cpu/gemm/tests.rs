@@ -1,4 +1,5 @@
-//! Every kernel against the definition, bit for bit: shapes around the tile and block edges, strides, alpha, accumulation.
+//! Every kernel against the definition, bit for bit: shapes around the tile and block edges, strides, alpha, accumulation,
+//! operands in bf16.
 use super::*;
 
 /// Numbers that make rounding visible.
@@ -37,14 +38,14 @@ enum Layout {
 }
 
 /// Lays a row-major matrix out otherwise, in a vector of exactly the needed length; returns strides.
-fn lay(x: &[f32], rows: usize, cols: usize, how: Layout) -> (Vec<f32>, isize, isize) {
+fn lay<E: Copy>(x: &[E], rows: usize, cols: usize, how: Layout, gap: E) -> (Vec<E>, isize, isize) {
     let (row, col) = match how {
         Layout::Rows => (cols + 3, 1),
         Layout::Columns => (1, rows + 5),
         Layout::Spread => (cols * 2 + 1, 2),
     };
     let len = if x.is_empty() { 0 } else { (rows - 1) * row + (cols - 1) * col + 1 };
-    let mut out = vec![f32::NAN; len];
+    let mut out = vec![gap; len];
     for r in 0..rows {
         for c in 0..cols {
             out[r * row + c * col] = x[r * cols + c];
@@ -53,24 +54,57 @@ fn lay(x: &[f32], rows: usize, cols: usize, how: Layout) -> (Vec<f32>, isize, is
     (out, row as isize, col as isize)
 }
 
-fn check(isa: Isa, (m, n, k): (usize, usize, usize), how: [Layout; 3], alpha: f32, accumulate: bool) {
-    let (a, b, c) = (noise(m * k, 1), noise(k * n, 2), noise(m * n, 3));
+/// An operand with the memory that it is a view of.
+enum Stored {
+    F32(Vec<f32>, isize, isize),
+    Bf16(Vec<Bf16>, isize, isize),
+}
+
+impl Stored {
+    fn new(x: &[f32], rows: usize, cols: usize, how: Layout, half: bool) -> Stored {
+        if half {
+            let x: Vec<Bf16> = x.iter().map(|x| Bf16((x.to_bits() >> 16) as u16)).collect();
+            let (x, row, col) = lay(&x, rows, cols, how, Bf16(0x7fc0));
+            return Stored::Bf16(x, row, col);
+        }
+        let (x, row, col) = lay(x, rows, cols, how, f32::NAN);
+        Stored::F32(x, row, col)
+    }
+
+    fn operand(&mut self) -> Operand {
+        match self {
+            Stored::F32(x, row, col) => View { ptr: x.as_mut_ptr(), row: *row, col: *col }.into(),
+            Stored::Bf16(x, row, col) => View { ptr: x.as_mut_ptr(), row: *row, col: *col }.into(),
+        }
+    }
+}
+
+/// Numbers that a bf16 holds, if they are to be stored as one.
+fn stored_noise(n: usize, seed: u32, half: bool) -> Vec<f32> {
+    let keep = if half { 0xffff_0000 } else { !0 };
+    noise(n, seed).into_iter().map(|x| f32::from_bits(x.to_bits() & keep)).collect()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    size: (usize, usize, usize),
+    how: [Layout; 3],
+    /// Which of A and B are stored as bf16.
+    half: [bool; 2],
+    alpha: f32,
+    accumulate: bool,
+}
+
+fn check(isa: Isa, case: Case) {
+    let Case { size: (m, n, k), how, half, alpha, accumulate } = case;
+    let (a, b, c) = (stored_noise(m * k, 1, half[0]), stored_noise(k * n, 2, half[1]), noise(m * n, 3));
     let mut want = c.clone();
     define(m, n, k, &a, &b, &mut want, alpha, accumulate);
-    let (mut a, a_row, a_col) = lay(&a, m, k, how[0]);
-    let (mut b, b_row, b_col) = lay(&b, k, n, how[1]);
-    let (mut c, c_row, c_col) = lay(&c, m, n, how[2]);
+    let (mut a, mut b) = (Stored::new(&a, m, k, how[0], half[0]), Stored::new(&b, k, n, how[1], half[1]));
+    let (mut c, c_row, c_col) = lay(&c, m, n, how[2], f32::NAN);
     let mut work = vec![f32::NAN; WORKSPACE + 16];
-    let p = Product {
-        m,
-        n,
-        k,
-        a: View { ptr: a.as_mut_ptr(), row: a_row, col: a_col },
-        b: View { ptr: b.as_mut_ptr(), row: b_row, col: b_col },
-        c: View { ptr: c.as_mut_ptr(), row: c_row, col: c_col },
-        alpha,
-        accumulate,
-    };
+    let view = View { ptr: c.as_mut_ptr(), row: c_row, col: c_col };
+    let p = Product { m, n, k, a: a.operand(), b: b.operand(), c: view, alpha, accumulate };
     let skip = work.as_ptr().align_offset(64);
     // SAFETY: vectors of the sizes that `lay` gave; the workspace is aligned and long enough.
     unsafe { multiply(isa, &p, work[skip..].as_mut_ptr()) };
@@ -78,13 +112,14 @@ fn check(isa: Isa, (m, n, k): (usize, usize, usize), how: [Layout; 3], alpha: f3
         for j in 0..n {
             let got = c[i * c_row as usize + j * c_col as usize];
             let want = want[i * n + j];
-            assert_eq!(got.to_bits(), want.to_bits(), "{isa:?} {m}x{n}x{k} {how:?} ({i}, {j}): {got} is not {want}");
+            assert_eq!(got.to_bits(), want.to_bits(), "{isa:?} {case:?} ({i}, {j}): {got} is not {want}");
         }
     }
     let written = c.iter().filter(|x| !x.is_nan()).count();
-    assert_eq!(written, m * n, "{isa:?} {m}x{n}x{k} {how:?} wrote outside C");
+    assert_eq!(written, m * n, "{isa:?} {case:?} wrote outside C");
 }
 
+const HALVES: [[bool; 2]; 4] = [[false, false], [false, true], [true, false], [true, true]];
 const LAYOUTS: [Layout; 3] = [Layout::Rows, Layout::Columns, Layout::Spread];
 
 #[test]
@@ -113,9 +148,13 @@ fn every_kernel_keeps_the_order_of_summation() {
         (195, 530, 20),
     ];
     for isa in Isa::available() {
-        for shape in shapes {
-            check(isa, shape, [Layout::Rows, Layout::Rows, Layout::Rows], 1.0, false);
-            check(isa, shape, [Layout::Rows, Layout::Columns, Layout::Rows], 0.37, true);
+        for size in shapes {
+            for half in HALVES {
+                let how = [Layout::Rows, Layout::Rows, Layout::Rows];
+                check(isa, Case { size, how, half, alpha: 1.0, accumulate: false });
+                let how = [Layout::Rows, Layout::Columns, Layout::Rows];
+                check(isa, Case { size, how, half, alpha: 0.37, accumulate: true });
+            }
         }
     }
 }
@@ -126,9 +165,12 @@ fn every_combination_of_layouts() {
         for a in LAYOUTS {
             for b in LAYOUTS {
                 for c in LAYOUTS {
-                    for shape in [(1, 80, 270), (20, 70, 270), (9, 1, 40), (13, 16, 17)] {
-                        check(isa, shape, [a, b, c], 0.5, shape.2 % 2 == 0);
-                        check(isa, shape, [a, b, c], 1.25, true);
+                    for size in [(1, 80, 270), (20, 70, 270), (9, 1, 40), (13, 16, 17)] {
+                        for half in HALVES {
+                            let how = [a, b, c];
+                            check(isa, Case { size, how, half, alpha: 0.5, accumulate: size.2 % 2 == 0 });
+                            check(isa, Case { size, how, half, alpha: 1.25, accumulate: true });
+                        }
                     }
                 }
             }
@@ -159,8 +201,8 @@ fn special_values_follow_ieee() {
                 m: 1,
                 n: 1,
                 k: 2,
-                a: View { ptr: a.as_mut_ptr(), row: 2, col: 1 },
-                b: View { ptr: b.as_mut_ptr(), row: 1, col: 1 },
+                a: View { ptr: a.as_mut_ptr(), row: 2, col: 1 }.into(),
+                b: View { ptr: b.as_mut_ptr(), row: 1, col: 1 }.into(),
                 c: View { ptr: c.as_mut_ptr(), row: 1, col: 1 },
                 alpha: 1.0,
                 accumulate: false,
