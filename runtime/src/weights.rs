@@ -3,24 +3,34 @@
 //! All that is wrong with a file is said in one error: missing, unexpected and misshapen tensors together.
 use crate::model::Model;
 use half::{bf16, f16};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
-use std::collections::BTreeMap;
+use safetensors::Dtype;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+mod assign;
+mod files;
+mod header;
+mod index;
 mod init;
+mod names;
 mod write;
+pub use files::{Stored, WeightFiles};
 pub use init::init;
-pub use write::{Entry, entries, write_safetensors};
+pub use names::{Published, ours, published};
+pub use write::{Entry, entries, write_safetensors, write_weights};
 
 /// The file of a folder of weights.
 pub const FILE: &str = "model.safetensors";
 
-/// Names under which a tied output head is published, each with the embedding that it stands for.
-const TIED_HEADS: [(&str, &str); 2] =
-    [("lm_head.weight", "decoder.tok_emb.weight"), ("lm_head.weight", "model.embed_tokens.weight")];
+/// The file of a folder whose weights lie in several.
+pub const INDEX: &str = "model.safetensors.index.json";
+
+/// Files of weights that are programs.
+const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// The problems that an error shows.
+const SHOWN: usize = 40;
 
 /// Parameters that only training needs start with this.
 pub const LOSS: &str = "loss.";
@@ -43,6 +53,14 @@ pub enum WeightsError {
     Write { path: PathBuf, source: io::Error },
     #[error("{path} is not a safetensors file: {what}")]
     Format { path: PathBuf, what: String },
+    #[error("{path} cannot be followed: {what}")]
+    Index { path: PathBuf, what: String },
+    #[error(
+        "{path} is not read: it is a Python pickle, which runs code when it is loaded. Convert it where you trust it: \
+         `from transformers import AutoModelForCausalLM as A; A.from_pretrained(DIR).save_pretrained(OUT, \
+         safe_serialization=True)`"
+    )]
+    Pickle { path: PathBuf },
     #[error("{path} does not hold the weights of this model:{}", List(problems))]
     Mismatch { path: PathBuf, problems: Vec<String> },
 }
@@ -51,92 +69,47 @@ struct List<'a>(&'a [String]);
 
 impl fmt::Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|p| write!(f, "\n  {p}"))
+        self.0.iter().take(SHOWN).try_for_each(|p| write!(f, "\n  {p}"))?;
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 
-/// Loads the weights of a file, or of `model.safetensors` in a folder, into a model and resets its states.
+/// Loads the weights of a file, of shards with an index, or of a folder with either, and resets the model's states.
 pub fn load(model: &mut Model, path: &Path, purpose: Purpose) -> Result<(), WeightsError> {
-    let file = if path.is_dir() { path.join(FILE) } else { path.to_path_buf() };
-    let bytes = crate::cpu::memory::map_file(&file);
-    let bytes = bytes.map_err(|source| WeightsError::Read { path: file.clone(), source })?;
-    load_bytes(model, &bytes, &file, purpose)
+    load_files(model, &WeightFiles::open(path)?, path, purpose)
 }
 
 /// Loads weights from memory; `path` is for messages. On an error the model is unchanged.
 pub fn load_bytes(model: &mut Model, bytes: &[u8], path: &Path, purpose: Purpose) -> Result<(), WeightsError> {
-    let file =
-        SafeTensors::deserialize(bytes).map_err(|e| WeightsError::Format { path: path.into(), what: e.to_string() })?;
-    let found: BTreeMap<String, TensorView> = file.tensors().into_iter().collect();
-    let sources = match_up(model, &found, purpose);
-    let sources = sources.map_err(|problems| WeightsError::Mismatch { path: path.into(), problems })?;
-    for (slot, name) in sources {
-        convert(&found[name], model.param_mut(slot));
+    load_files(model, &WeightFiles::from_bytes(bytes, path)?, path, purpose)
+}
+
+fn load_files(model: &mut Model, files: &WeightFiles, path: &Path, purpose: Purpose) -> Result<(), WeightsError> {
+    let mismatch = |problems| WeightsError::Mismatch { path: path.into(), problems };
+    for a in assign::assign(model, files, purpose).map_err(mismatch)? {
+        convert(&files.get(a.tensor), &mut model.param_mut(a.slot)[a.elements]);
     }
     model.reset_states();
     Ok(())
 }
 
-/// Saves all parameters of a model, f32, sorted by name.
+/// Saves all parameters of a model under their published names, sorted.
 pub fn save(model: &Model, path: &Path) -> Result<(), WeightsError> {
     let failed = |source| WeightsError::Write { path: path.into(), source };
     let mut file = io::BufWriter::with_capacity(1 << 20, std::fs::File::create(path).map_err(failed)?);
-    write_safetensors(&mut file, &entries(model.params(), |_| true)).map_err(failed)?;
+    write_weights(&mut file, model.params()).map_err(failed)?;
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
     file.sync_all().map_err(failed)
 }
 
-/// For each parameter that the file has, its slot and the name of the tensor; or everything that is wrong.
-fn match_up<'a>(
-    model: &Model,
-    found: &'a BTreeMap<String, TensorView>,
-    purpose: Purpose,
-) -> Result<Vec<(usize, &'a str)>, Vec<String>> {
-    let (mut sources, mut problems) = (vec![], vec![]);
-    let find = |name: &str| found.get_key_value(name).or_else(|| tied(name).and_then(|t| found.get_key_value(t)));
-    for (slot, s) in model.params().slots().iter().enumerate() {
-        match find(&s.name) {
-            None if purpose == Purpose::Inference && s.name.starts_with(LOSS) => (),
-            None => problems.push(format!("missing: `{}` {:?}", s.name, s.shape)),
-            Some((_, x)) if x.shape() != s.shape => {
-                problems.push(format!("wrong shape: `{}` is {:?}, expected {:?}", s.name, x.shape(), s.shape));
-            }
-            Some((_, x)) if !matches!(x.dtype(), Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
-                problems.push(format!("wrong dtype: `{}` is {:?}, expected F32, BF16 or F16", s.name, x.dtype()));
-            }
-            Some((name, _)) => sources.push((slot, name.as_str())),
-        }
-    }
-    for (name, x) in found {
-        if model.params().find(name).is_some() || name.starts_with(LOSS) {
-            continue;
-        }
-        match embedding(model, name) {
-            None => problems.push(format!("unexpected: `{name}` {:?}", x.shape())),
-            Some(e) if found.get(e).is_some_and(|e| e.data() != x.data()) => {
-                problems.push(format!("`{name}` differs from `{e}`, but this model's head is tied to it"));
-            }
-            Some(_) => (),
-        }
-    }
-    if problems.is_empty() { Ok(sources) } else { Err(problems) }
-}
-
-/// The published name of the head that is tied to this embedding.
-fn tied(embedding: &str) -> Option<&'static str> {
-    TIED_HEADS.iter().find(|(_, e)| *e == embedding).map(|(head, _)| *head)
-}
-
-/// The embedding of this model that a tensor of this name is an alias of.
-fn embedding(model: &Model, head: &str) -> Option<&'static str> {
-    TIED_HEADS.iter().find(|(h, e)| *h == head && model.params().find(e).is_some()).map(|(_, e)| *e)
-}
-
 /// Widens the elements of a tensor whose dtype and length were checked.
-fn convert(x: &TensorView, to: &mut [f32]) {
-    let bytes = x.data();
+fn convert(x: &Stored, to: &mut [f32]) {
+    let bytes = x.data;
     let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-    match x.dtype() {
+    match x.dtype {
         Dtype::BF16 => to.iter_mut().zip(pairs()).for_each(|(to, b)| *to = bf16::from_le_bytes(b).to_f32()),
         Dtype::F16 => to.iter_mut().zip(pairs()).for_each(|(to, b)| *to = f16::from_le_bytes(b).to_f32()),
         _ => {

@@ -6,7 +6,7 @@
 //! leaves the earlier checkpoints as they were. Resuming takes the newest one whose hashes are right.
 use super::{Progress, Trainer};
 use crate::model::Model;
-use crate::weights::{self, Entry, FILE, Purpose, WeightsError, entries, write_safetensors};
+use crate::weights::{self, FILE, Purpose, WeightsError, entries, write_safetensors, write_weights};
 use lolm_ir::plan::Place;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -115,8 +115,9 @@ impl Checkpoints {
         }
         fs::create_dir_all(folder)?;
         let touched = trained_states(t);
-        let params = write_file(folder, FILE, &entries(t.model.params(), |_| true))?;
-        let states = write_file(folder, STATES, &entries(t.model.states(), |n| touched.contains(n)))?;
+        let states = entries(t.model.states(), |n| touched.contains(n));
+        let params = write_file(folder, FILE, |to| write_weights(to, t.model.params()))?;
+        let states = write_file(folder, STATES, |to| write_safetensors(to, &states))?;
         let mut record = Record {
             format: FORMAT,
             progress: t.progress,
@@ -279,23 +280,23 @@ fn trained_states(t: &Trainer) -> BTreeSet<String> {
     t.model.plan(t.program).buffers.iter().filter_map(|b| place(&b.place)).collect()
 }
 
-/// Writes tensors to a file, hashing them on the way, and syncs it.
-fn write_file(folder: &Path, name: &str, tensors: &[Entry]) -> io::Result<FileRecord> {
+/// Writes a file, hashing it on the way, and syncs it.
+fn write_file(folder: &Path, name: &str, write: impl FnOnce(&mut Hashed) -> io::Result<()>) -> io::Result<FileRecord> {
     let file = BufWriter::with_capacity(1 << 20, File::create(folder.join(name))?);
     let mut to = Hashed { to: file, hash: blake3::Hasher::new(), bytes: 0 };
-    write_safetensors(&mut to, tensors)?;
+    write(&mut to)?;
     let file = to.to.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     Ok(FileRecord { name: name.into(), bytes: to.bytes, blake3: to.hash.finalize().to_hex().to_string() })
 }
 
-struct Hashed<W> {
-    to: W,
+struct Hashed {
+    to: BufWriter<File>,
     hash: blake3::Hasher,
     bytes: u64,
 }
 
-impl<W: Write> Write for Hashed<W> {
+impl Write for Hashed {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let n = self.to.write(data)?;
         self.hash.update(&data[..n]);

@@ -2,6 +2,7 @@
 use super::*;
 use crate::testing::{manifest, model, param, state};
 use lolm_ir::DType;
+use safetensors::SafeTensors;
 
 fn lolm() -> Model {
     let mut m = manifest(vec![]);
@@ -127,4 +128,82 @@ fn damaged_files_are_errors_and_change_nothing() {
         // Some damage leaves a valid file of other tensors; none may panic.
         let _ = load_bytes(&mut lolm(), &damaged, Path::new("w"), Purpose::Inference);
     }
+}
+
+/// A model with these parameters.
+fn with_params(params: &[(&str, &[usize])]) -> Model {
+    let mut m = manifest(vec![]);
+    m.params = params.iter().map(|(name, shape)| param(name, shape)).collect();
+    model(&m, 1)
+}
+
+#[test]
+fn parameters_of_experts_are_published_one_by_one() {
+    let params: [(&str, &[usize]); 2] = [("ff.experts.{}.w", &[3, 2]), ("a", &[1])];
+    let mut m = with_params(&params);
+    init(&mut m, 5);
+    let mut out = vec![];
+    write_weights(&mut out, m.params()).unwrap();
+    let written = SafeTensors::deserialize(&out).unwrap();
+    let names: std::collections::BTreeSet<_> = written.names().into_iter().collect();
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "ff.experts.0.w", "ff.experts.1.w", "ff.experts.2.w"]);
+    let mut back = with_params(&params);
+    load_bytes(&mut back, &out, Path::new("w"), Purpose::Training).unwrap();
+    assert_eq!(back.params().raw(0), m.params().raw(0));
+    assert_eq!(back.params().raw(1), m.params().raw(1));
+    let one: Row = ("ff.experts.1.w", &[2], &[0.0; 2]);
+    let wrong: Row = ("ff.experts.2.w", &[1], &[0.0]);
+    let more: Row = ("ff.experts.3.w", &[2], &[0.0; 2]);
+    let e = load_bytes(&mut back, &file(&[one, wrong, more, ("a", &[1], &[0.0])]), Path::new("w"), Purpose::Inference);
+    assert_eq!(
+        e.unwrap_err().to_string(),
+        "w does not hold the weights of this model:\
+         \n  missing: `ff.experts.0.w` [2]\
+         \n  wrong shape: `ff.experts.2.w` is [1], expected [2]\
+         \n  unexpected: `ff.experts.3.w` [2]"
+    );
+}
+
+#[test]
+fn every_family_ties_its_head_and_an_untied_one_is_needed() {
+    let x: [f32; 2] = [1.0, 2.0];
+    let head: Row = ("lm_head.weight", &[2], &x);
+    for name in ["model.embed_tokens.weight", "backbone.embeddings.weight", "decoder.tok_emb.weight"] {
+        let embedding: Row = (name, &[2], &x);
+        for rows in [&[embedding][..], &[head], &[embedding, head]] {
+            let mut m = with_params(&[(name, &[2])]);
+            load_bytes(&mut m, &file(rows), Path::new("w"), Purpose::Training).unwrap();
+            assert_eq!(m.params().view::<f32>(0), x);
+        }
+        let mut untied = with_params(&[(name, &[2]), ("lm_head.weight", &[2])]);
+        let e = load_bytes(&mut untied, &file(&[head]), Path::new("w"), Purpose::Inference).unwrap_err();
+        assert!(e.to_string().ends_with(&format!("\n  missing: `{name}` [2]")), "{e}");
+    }
+}
+
+#[test]
+fn other_implementations_names_and_derived_tensors_are_known() {
+    let x: [f32; 2] = [1.0, 2.0];
+    let theirs: Row = ("backbone.embedding.weight", &[2], &x);
+    let mut m = with_params(&[("backbone.embeddings.weight", &[2])]);
+    for rows in [&[theirs][..], &[theirs, ("lm_head.weight", &[2], &x)]] {
+        load_bytes(&mut m, &file(rows), Path::new("w"), Purpose::Training).unwrap();
+        assert_eq!(m.params().view::<f32>(0), x);
+    }
+    let other: Row = ("lm_head.weight", &[2], &[1.0, 3.0]);
+    let e = load_bytes(&mut m, &file(&[theirs, other]), Path::new("w"), Purpose::Training).unwrap_err().to_string();
+    assert!(e.contains("`lm_head.weight` differs from `backbone.embeddings.weight`"), "{e}");
+    let ours: Row = ("backbone.embeddings.weight", &[2], &x);
+    let e = load_bytes(&mut m, &file(&[theirs, ours]), Path::new("w"), Purpose::Training).unwrap_err().to_string();
+    assert!(e.contains("unexpected: `backbone.embedding.weight` [2]"), "{e}");
+    let derived: Row = ("model.layers.0.self_attn.rotary_emb.inv_freq", &[1], &[1.0]);
+    load_bytes(&mut m, &file(&[ours, derived]), Path::new("w"), Purpose::Training).unwrap();
+}
+
+#[test]
+fn long_lists_of_problems_are_cut() {
+    let names: Vec<String> = (0..99).map(|i| format!("x{i}")).collect();
+    let rows: Vec<Row> = names.iter().map(|n| (n.as_str(), &[1][..], &[0.0][..])).collect();
+    let e = load_bytes(&mut with_params(&[]), &file(&rows), Path::new("w"), Purpose::Training).unwrap_err().to_string();
+    assert!(e.lines().count() == 42 && e.ends_with("and 59 more"), "{e}");
 }

@@ -1,4 +1,5 @@
 //! Writes safetensors to anything that takes bytes, so that the caller decides about files, hashes and failures.
+use super::names::published;
 use crate::store::Store;
 use lolm_ir::DType;
 use serde_json::{Map, Value, json};
@@ -21,6 +22,24 @@ pub fn entries(store: &Store, chosen: impl Fn(&str) -> bool) -> Vec<Entry<'_>> {
     let slot = |i: usize| &store.slots()[i];
     let make = |(i, name)| Entry { name, dtype: slot(i).dtype, shape: &slot(i).shape, data: store.raw(i) };
     order.into_iter().map(make).collect()
+}
+
+/// The tensors that the parameters of a store are published as, sorted by name.
+fn weights(store: &Store) -> Vec<Entry<'_>> {
+    let mut all = vec![];
+    for (slot, s) in store.slots().iter().enumerate() {
+        for part in published(&s.name, &s.shape) {
+            let bytes = part.elements.start * s.dtype.bytes()..part.elements.end * s.dtype.bytes();
+            all.push(Entry { name: part.name, dtype: s.dtype, shape: part.shape, data: &store.raw(slot)[bytes] });
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+/// Writes parameters under their published names.
+pub fn write_weights(to: &mut impl Write, params: &Store) -> io::Result<()> {
+    write_safetensors(to, &weights(params))
 }
 
 /// Writes a header and then all tensors in order.
