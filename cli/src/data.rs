@@ -25,19 +25,19 @@ pub fn read(files: &[PathBuf], spec: &LolmSpec) -> Result<Text> {
 
 /// The tokens of texts, each with the name that errors call it.
 pub fn join(parts: &[(&str, &[u8])], spec: &LolmSpec) -> Result<Text> {
-    let tokenizer = Tokenizer::of(spec);
+    let tokenizer = Tokenizer::of(spec)?;
     let mut all = vec![];
     for (name, bytes) in parts {
-        all.extend(tokenizer.encode(bytes, name)?);
+        all.extend(tokenizer.encode(bytes, true, name)?);
     }
     let bytes: usize = parts.iter().map(|p| p.1.len()).sum();
-    let first = all.first().map_or(0, |t| tokenizer.decode(&[*t]).len());
-    // Two bytes a token are enough for both tokenizers.
+    let first = all.first().map_or(Ok(0), |t| tokenizer.shown(*t).map(<[u8]>::len))?;
+    // Two bytes a token are enough for most tokenizers.
     let tokens = match all.iter().map(|t| u16::try_from(*t)).collect::<Result<Vec<u16>, _>>() {
         Ok(small) => Tokens::U16(small),
         Err(_) => Tokens::U32(all),
     };
-    Ok(Text { tokens, predicted_bytes: (bytes - first) as u64 })
+    Ok(Text { tokens, predicted_bytes: bytes.saturating_sub(first) as u64 })
 }
 
 /// Cuts a text in two at a character border: what is trained on, and the last part of it.

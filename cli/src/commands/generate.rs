@@ -104,8 +104,8 @@ pub fn generate(
     gate: Option<f32>,
     each: &mut dyn FnMut(&str),
 ) -> Result<(String, Generated)> {
-    let tokenizer = Tokenizer::of(&t.spec);
-    let tokens = tokenizer.encode(prompt, "the prompt")?;
+    let tokenizer = Tokenizer::of(&t.spec)?;
+    let tokens = tokenizer.encode(prompt, true, "the prompt")?;
     let mut g = Generator::new(&mut t.model, settings(&t.spec, t.steps, gate))?;
     let (mut characters, mut text) = (Characters::default(), String::new());
     let mut add = |s: String| {
@@ -115,7 +115,8 @@ pub fn generate(
         }
     };
     let out = g.generate(&tokens, count, sampling, &[], &mut |token, _| {
-        add(characters.push(&tokenizer.decode(&[token])));
+        // A token of the model's vocabulary always has bytes, if only none.
+        add(characters.push(tokenizer.shown(token).unwrap_or_default()));
         true
     })?;
     add(characters.finish());
