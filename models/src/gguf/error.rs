@@ -1,7 +1,7 @@
 //! What can be wrong with a GGUF file: what, at which byte, and what was expected.
 
 /// Why a GGUF file cannot be read. `at` counts bytes from the start of the file.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum GgufError {
     #[error("this is not a GGUF file: it begins with {found:?}, expected \"GGUF\"")]
     Magic { found: String },
@@ -29,4 +29,12 @@ pub enum GgufError {
     Offset { name: String, found: u64, expected: u64 },
     #[error("{extra} bytes follow the last tensor, expected at most {padding} of padding")]
     Trailing { extra: u64, padding: u64 },
+    #[error("key `{key}` = {value} is not known, and may change what the model computes")]
+    UnknownKey { key: String, value: String },
+    #[error("tensor `{name}` has the shape {found:?}, expected {expected:?}")]
+    Shape { name: String, found: Vec<usize>, expected: Vec<usize> },
+    #[error("tensor `{name}` has no place in a model of the llama architecture")]
+    Extra { name: String },
+    #[error("the {len} factors of `rope_freqs.weight`, the last of them {last}, are not those of a Llama 3 scaling")]
+    RopeFactors { len: usize, last: f32 },
 }

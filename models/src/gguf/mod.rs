@@ -6,11 +6,14 @@
 mod cursor;
 mod error;
 mod layout;
+mod llama;
+mod rope;
 mod tensor;
 pub mod testing;
 mod value;
 
 pub use error::GgufError;
+pub use llama::{Llama, Placed};
 pub use tensor::{TensorInfo, TensorType};
 pub use value::{Array, Value, ValueType};
 
@@ -128,9 +131,13 @@ impl<'a> Gguf<'a> {
     pub fn tensors(&self) -> &[TensorInfo<'a>] {
         &self.tensors
     }
-    pub fn find(&self, name: &str) -> Option<&TensorInfo<'a>> {
+    /// The position of a tensor among [`Gguf::tensors`].
+    pub fn position(&self, name: &str) -> Option<usize> {
         let i = self.by_name.binary_search_by(|i| self.tensors[*i as usize].name.cmp(name)).ok()?;
-        Some(&self.tensors[self.by_name[i] as usize])
+        Some(self.by_name[i] as usize)
+    }
+    pub fn find(&self, name: &str) -> Option<&TensorInfo<'a>> {
+        self.position(name).map(|i| &self.tensors[i])
     }
     pub fn tensor(&self, name: &str) -> Result<&TensorInfo<'a>, GgufError> {
         self.find(name).ok_or_else(|| GgufError::NoTensor { name: name.into() })

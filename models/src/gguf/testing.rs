@@ -50,6 +50,13 @@ impl Writer {
         self
     }
 
+    /// Drops every key that stands in the file already.
+    pub fn without_repeats(mut self) -> Writer {
+        let mut seen = std::collections::BTreeSet::new();
+        self.keys.retain(|(key, _)| seen.insert(key.clone()));
+        self
+    }
+
     /// Adds a tensor; its shape has the row length last.
     pub fn tensor(self, name: &str, kind: TensorType, shape: &[usize], data: Vec<u8>) -> Writer {
         self.raw_tensor(name, kind.number(), shape, data)
