@@ -12,6 +12,7 @@ mod attention;
 mod elementwise;
 mod loss;
 mod norm;
+mod routed;
 mod scan;
 
 /// What became of a node.
@@ -30,8 +31,8 @@ impl Image {
     }
 }
 
-/// The same program with every fused operation that `which` chooses replaced by small operations. Leaves, outputs,
-/// writes and scopes stay; equal operations become one.
+/// The same program with every fused operation that `which` chooses replaced by small operations; so is `top_k`, a small
+/// one that smaller ones can compute. Leaves, outputs, writes and scopes stay; equal operations become one.
 pub fn expand(g: &Graph, which: &dyn Fn(&Op) -> bool) -> Result<Graph, GraphError> {
     let bare = Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() };
     let mut ex = Expander { b: Builder::extend(bare) };
@@ -102,6 +103,9 @@ impl Expander {
             Op::SelectiveScanGrad { time, state } => return Some(self.selective_scan_grad(x, *time, *state)),
             Op::CrossEntropy { vocab, over } => return Some(self.cross_entropy(x, *vocab, *over)),
             Op::CrossEntropyGrad { vocab, over } => return Some(self.cross_entropy_grad(x, *vocab, *over)),
+            Op::TopK { axis, k } => return Some(self.top_k(x[0], *axis, *k)),
+            Op::RoutedDot { expert, over } => self.routed_dot(x, *expert, *over),
+            Op::RoutedDotGrad { expert } => self.routed_dot_grad(x, *expert),
             Op::Leaf(_) | Op::Const(_) | Op::Iota(_) | Op::Random { .. } => return None,
             Op::Binary(_) | Op::Select | Op::Cast(_) => return None,
             Op::Reduce { .. } | Op::ArgMax(_) | Op::Dot { .. } | Op::Recurrence { .. } => return None,

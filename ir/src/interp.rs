@@ -18,6 +18,7 @@ mod leaf;
 mod loss;
 mod norm;
 mod reduce;
+mod routed;
 mod scan;
 mod space;
 
@@ -204,6 +205,9 @@ impl<'a> Call<'a> {
             Op::SelectiveScanGrad { time, state: _ } => return Ok(scan::selective_scan_grad(self, *time)),
             Op::CrossEntropy { vocab, over } => return Ok(loss::cross_entropy(self, *vocab, *over)),
             Op::CrossEntropyGrad { vocab, over } => return Ok(loss::cross_entropy_grad(self, *vocab, *over)),
+            Op::TopK { axis, k } => return Ok(routed::top_k(self, *axis, *k)),
+            Op::RoutedDot { expert, over } => routed::routed_dot(self, *expert, *over),
+            Op::RoutedDotGrad { expert } => routed::routed_dot_grad(self, *expert),
         };
         Ok(vec![one])
     }

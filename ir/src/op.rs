@@ -128,6 +128,12 @@ pub enum Op {
     },
     /// `i32`: index of the first maximum along the axis.
     ArgMax(AxisId),
+    /// `x -> (values, index)`: the len(k) greatest elements along `axis`, the greatest first, and where they stand (i32).
+    /// Of equals, the first comes first; NaN counts as +∞.
+    TopK {
+        axis: AxisId,
+        k: AxisId,
+    },
     /// `(a, b)`: Σ over `axes` of a·b, a chain of fused multiply-adds.
     Dot {
         axes: AxisSet,
@@ -252,6 +258,17 @@ pub enum Op {
         vocab: AxisId,
         over: AxisSet,
     },
+    /// `(x, w, index)`: Σ_over x · w\[expert = index\]: each row goes through the matrix of the expert that its index names.
+    /// w: \[expert, over, out\]; rows are the axes of index, x varies over some of them and `over`, the result over all of
+    /// them and `out`. An index outside gives 0. The experts of Shazeer et al. 2017.
+    RoutedDot {
+        expert: AxisId,
+        over: AxisId,
+    },
+    /// `(x, dy, index) -> dw`: dw\[e\] = Σ over the rows whose index is e of x · dy. x and dy have one axis beside rows each.
+    RoutedDotGrad {
+        expert: AxisId,
+    },
 }
 
 /// What kind of thing an operation is; `Fused` ones have an expansion into the others.
@@ -293,6 +310,7 @@ impl Op {
             Op::Cast(_)                  => row("cast", 1, 1, Elementwise, 1),
             Op::Reduce { kind, .. }      => row(kind.name(), 1, 1, Reduction, 1),
             Op::ArgMax(_)                => row("argmax", 1, 1, Reduction, 1),
+            Op::TopK { .. }              => row("top_k", 1, 1, Reduction, 2),
             Op::Dot { .. }               => row("dot", 2, 2, Reduction, 1),
             Op::Recurrence { .. }        => row("linear_recurrence", 2, 3, Reduction, 1),
             Op::Rename { .. }            => row("rename", 1, 1, Index, 1),
@@ -320,6 +338,8 @@ impl Op {
             Op::CausalConv { .. }        => row("causal_conv", 2, 3, Fused, 1),
             Op::CrossEntropy { .. }      => row("cross_entropy", 3, 3, Fused, 2),
             Op::CrossEntropyGrad { .. }  => row("cross_entropy_grad", 5, 5, Fused, 2),
+            Op::RoutedDot { .. }         => row("routed_dot", 3, 3, Fused, 1),
+            Op::RoutedDotGrad { .. }     => row("routed_dot_grad", 3, 3, Fused, 1),
         }
     }
 

@@ -217,6 +217,7 @@ fn draw(g: &Graph, v: ValueId) -> Option<Draw> {
         Op::StopGradient | Op::Part(_) | Op::Softmax { .. } | Op::LogSumExp { .. } | Op::LayerNorm { .. } => None,
         Op::RmsNorm { .. } | Op::Rope { .. } | Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. } => None,
         Op::Mix | Op::CausalConv { .. } | Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => None,
+        Op::TopK { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
     }
 }
 

@@ -23,6 +23,7 @@ mod elementwise;
 mod fused;
 mod index;
 mod reduce;
+mod routed;
 use adjoint::Adjoint;
 
 /// A graph with its backward pass, and the gradient of each leaf asked for, with the leaf's dtype and axes.
@@ -169,6 +170,7 @@ impl Backward {
             Op::Mix => self.mix(n, g),
 
             Op::Reduce { kind, axes } => self.reduce(n, *kind, *axes, g),
+            Op::TopK { axis, .. } => self.top_k(n, *axis, results),
             Op::Dot { .. } => self.dot(n, g),
             Op::Recurrence { axis, reverse } => self.recurrence(n, *axis, *reverse, g),
 
@@ -194,7 +196,11 @@ impl Backward {
             Op::Attention(a) => return self.attention(n, a, results),
             Op::SelectiveScan { time, state } => return self.selective_scan(n, *time, *state, results),
             Op::CrossEntropy { vocab, over } => return self.cross_entropy(n, *vocab, *over, results),
-            Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => {
+            Op::RoutedDot { expert, over } => self.routed_dot(n, *expert, *over, g),
+            Op::AttentionGrad(_)
+            | Op::SelectiveScanGrad { .. }
+            | Op::CrossEntropyGrad { .. }
+            | Op::RoutedDotGrad { .. } => {
                 return self.refuse(n, "a gradient has no gradient");
             }
         }

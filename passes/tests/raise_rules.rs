@@ -62,7 +62,7 @@ fn kind(fun: Fun, i: usize, near_integer: bool) -> Kind {
     match (fun, i - count) {
         (Fun::Select, 0) | (Fun::Unary(Unary::Not), _) | (Fun::Binary(Binary::And), _) | (Fun::Cast, _) => Boolean,
         (Fun::Random, _) | (Fun::Dropped, 0 | 1) | (Fun::Attention, 4 | 5) => Seed,
-        (Fun::Visible, 0) | (Fun::Gather, 1) | (Fun::CrossEntropy, 2) => Integer,
+        (Fun::Visible, 0) | (Fun::Gather, 1) | (Fun::CrossEntropy | Fun::RoutedDot, 2) => Integer,
         (Fun::Visible, 1) => MaybeCount,
         (Fun::Weights, 2) | (Fun::Attention, 3) => MaybeInteger,
         (Fun::Recurrence | Fun::SelectiveScan, 2 | 5) => MaybeFloat,

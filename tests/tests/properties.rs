@@ -148,6 +148,7 @@ fn is_small(g: &Graph) -> bool {
 /// Values whose gradient nobody defines: gradients, second results, and scans from a state.
 fn has_no_gradient(op: &Op, args: usize) -> bool {
     let gradient = matches!(op, Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. });
+    let gradient = gradient || matches!(op, Op::RoutedDotGrad { .. });
     gradient || matches!(op, Op::Part(1)) || (matches!(op, Op::SelectiveScan { .. }) && args == 6)
 }
 

@@ -8,7 +8,7 @@ const NONE: AxisSet = AxisSet::EMPTY;
 
 impl Generator<'_> {
     pub(super) fn fused(&mut self) {
-        match self.pick(9) {
+        match self.pick(10) {
             0 => self.softmax(),
             1 => self.norm(),
             2 => self.rope(),
@@ -16,6 +16,7 @@ impl Generator<'_> {
             5 => self.scan(),
             6 => self.mix(),
             7 => self.conv(),
+            8 => self.routed_dot(),
             _ => self.cross_entropy(),
         }
     }
@@ -129,6 +130,20 @@ impl Generator<'_> {
             args.extend([results[1], self.operand(DType::F32, self.axes("b t"))]);
             let backward = self.b.op(Op::CrossEntropyGrad { vocab, over }, &args);
             self.parts(backward);
+        }
+    }
+
+    /// Rows that share x and rows that do not, and the gradient of the experts.
+    fn routed_dot(&mut self) {
+        let (expert, over, dtype) = (self.axis("v"), self.axis("d"), self.dtype());
+        let rows = self.some_of(self.axes("t h")).with(self.axis("b"));
+        let own = self.some_of(rows);
+        let x = self.operand(dtype, own.with(over));
+        let (w, index) = (self.operand(dtype, self.axes("v d e")), self.operand(DType::I32, rows));
+        let y = self.b.op(Op::RoutedDot { expert, over }, &[x, w, index]);
+        if self.chance(2) {
+            let dy = self.operand(dtype, self.axes_of(y));
+            self.b.op(Op::RoutedDotGrad { expert }, &[x, dy, index]);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Random small operations.
 use super::Generator;
-use crate::axis::AxisSet;
+use crate::axis::{AxisId, AxisSet};
 use crate::dtype::{DType, Scalar};
+use crate::graph::ValueId;
 use crate::op::{Binary, Op, Reduction, Unary};
 
 const NONE: AxisSet = AxisSet::EMPTY;
@@ -102,8 +103,18 @@ impl Generator<'_> {
         let x = self.float(with, NONE);
         match with.single() {
             Some(axis) if self.options.steps && self.chance(3) => self.b.op(Op::ArgMax(axis), &[x]),
+            Some(axis) if self.options.steps && self.chance(3) => self.greatest(axis, x),
             _ => self.b.op(Op::Reduce { kind, axes: with }, &[x]),
         };
+    }
+
+    /// The greatest few, as values or as indices.
+    fn greatest(&mut self, axis: AxisId, x: ValueId) -> ValueId {
+        let free = ["k", "p"].map(|n| self.axis(n)).into_iter().find(|k| !self.axes_of(x).has(*k) && *k != axis);
+        let Some(k) = free else { return x };
+        let both = self.b.op(Op::TopK { axis, k }, &[x]);
+        let which = self.pick(2);
+        self.b.part(both, which)
     }
 
     fn dot(&mut self) {

@@ -146,6 +146,7 @@ impl Cx<'_> {
                 self.need(0, *a)?;
                 self.one(DType::I32, self.axes(0).without(*a))
             }
+            Op::TopK { axis, k } => self.top_k(*axis, *k),
             Op::Dot { axes } => self.dot(*axes),
             Op::Recurrence { axis, .. } => {
                 let d = self.floats(0..all)?;
@@ -244,6 +245,8 @@ impl Cx<'_> {
                 self.like(&[(3, forward[1]), (4, forward[0])])?;
                 Ok(self.args[..2].to_vec())
             }
+            Op::RoutedDot { expert, over } => self.routed_dot(*expert, *over),
+            Op::RoutedDotGrad { expert } => self.routed_dot_grad(*expert),
         }
     }
 
@@ -280,6 +283,17 @@ impl Cx<'_> {
             return self.fail(format!("not defined for {d}"));
         }
         self.one(d, self.axes(0).minus(axes))
+    }
+
+    fn top_k(&self, axis: AxisId, k: AxisId) -> Result<Vec<Type>> {
+        let d = self.floats(0..1)?;
+        self.need(0, axis)?;
+        self.lack(0, k)?;
+        if self.g.len(k) > self.g.len(axis) {
+            return self.fail(format!("`{}` is longer than `{}`", self.name(k), self.name(axis)));
+        }
+        let axes = self.axes(0).without(axis).with(k);
+        Ok(vec![Type::new(d, axes), Type::new(DType::I32, axes)])
     }
 
     fn dot(&self, axes: AxisSet) -> Result<Vec<Type>> {
@@ -389,5 +403,31 @@ impl Cx<'_> {
             return self.fail("the target has one entry a row");
         }
         Ok(vec![Type::new(DType::F32, rows), Type::new(DType::F32, rows)])
+    }
+
+    fn routed_dot(&self, expert: AxisId, over: AxisId) -> Result<Vec<Type>> {
+        let d = self.floats(0..2)?;
+        self.dtype(2, DType::I32)?;
+        let (x, w, index) = (self.axes(0), self.axes(1), self.axes(2));
+        let out = w.without(expert).without(over).single();
+        let Some(out) = out.filter(|_| w.len() == 3 && expert != over) else {
+            return self.fail("the weight has three axes: the expert, the contracted one and one of the result");
+        };
+        self.need(0, over)?;
+        if !index.disjoint(w) || !index.contains(x.without(over)) {
+            return self.fail("the rows are the axes of the index: the weight has none of them, x no others");
+        }
+        self.one(d, index.with(out))
+    }
+
+    fn routed_dot_grad(&self, expert: AxisId) -> Result<Vec<Type>> {
+        let d = self.floats(0..2)?;
+        self.dtype(2, DType::I32)?;
+        self.lack(2, expert)?;
+        let own = |i: usize| self.axes(i).minus(self.axes(2)).single().filter(|a| *a != expert);
+        match (own(0), own(1)) {
+            (Some(over), Some(out)) if over != out => self.one(d, AxisSet::of(&[expert, over, out])),
+            _ => self.fail("x and dy have one axis each that the index lacks, and not the same"),
+        }
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn shift(c: &Call, axis: AxisId, by: i64) -> Tensor {
 }
 
 /// The place of an index in a table of offsets; nothing if it points outside.
-fn find(along: &[usize], index: f64) -> Option<usize> {
+pub(super) fn find(along: &[usize], index: f64) -> Option<usize> {
     if index < 0.0 { None } else { along.get(index as usize).copied() }
 }
 

@@ -80,6 +80,9 @@ impl Op {
             Op::CrossEntropy { vocab, over } | Op::CrossEntropyGrad { vocab, over } => {
                 vec![("vocab", Attr::Axis(*vocab)), ("over", Attr::Axes(*over))]
             }
+            Op::TopK { axis, k } => vec![("axis", Attr::Axis(*axis)), ("k", Attr::Axis(*k))],
+            Op::RoutedDot { expert, over } => vec![("expert", Attr::Axis(*expert)), ("over", Attr::Axis(*over))],
+            Op::RoutedDotGrad { expert } => vec![("expert", Attr::Axis(*expert))],
         }
     }
 
@@ -250,6 +253,9 @@ impl Reader<'_> {
             "causal_conv" => Op::CausalConv { time: self.axis("time")?, tap: self.axis("tap")? },
             "cross_entropy" => Op::CrossEntropy { vocab: self.axis("vocab")?, over: self.axes("over")? },
             "cross_entropy_grad" => Op::CrossEntropyGrad { vocab: self.axis("vocab")?, over: self.axes("over")? },
+            "top_k" => Op::TopK { axis: self.axis("axis")?, k: self.axis("k")? },
+            "routed_dot" => Op::RoutedDot { expert: self.axis("expert")?, over: self.axis("over")? },
+            "routed_dot_grad" => Op::RoutedDotGrad { expert: self.axis("expert")? },
             other => return Err(AttrError::UnknownMnemonic(other.into())),
         })
     }

@@ -291,6 +291,50 @@ fn cross_entropies_and_their_gradients() {
 }
 
 #[test]
+fn routed_products_and_their_gradients() {
+    for rows in [vec!["b", "k"], vec!["b"], vec![]] {
+        let operands = |c: &mut Case| {
+            let [b, k, e, d, f] = [("b", 3), ("k", 2), ("e", 3), ("d", 4), ("f", 5)].map(|(n, l)| c.b.axis(n, l));
+            let rows: Vec<AxisId> = rows.iter().map(|n| if *n == "b" { b } else { k }).collect();
+            let shared: Vec<AxisId> = rows.iter().copied().take(1).collect();
+            let x = c.random("x", &[&shared[..], &[d]].concat(), -1., 1.);
+            let w = c.random("w", &[e, f, d], -1., 1.);
+            // Some are outside.
+            let index = c.random_of("i", DType::I32, &rows, -1., 4.);
+            (e, d, [x, w, index], [&rows[..], &[f]].concat())
+        };
+        one(|c| {
+            let (expert, over, args, _) = operands(c);
+            c.b.op(Op::RoutedDot { expert, over }, &args)
+        });
+        one(|c| {
+            let (expert, _, [x, _, index], out) = operands(c);
+            let dy = c.random("dy", &out, -1., 1.);
+            c.b.op(Op::RoutedDotGrad { expert }, &[x, dy, index])
+        });
+    }
+}
+
+#[test]
+fn the_greatest_by_comparisons() {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    for x in [[3., 1., 2., 4., 0.], [1., 1., 1., 1., 1.], [nan, 1., inf, -inf, nan], [-inf; 5], [nan; 5]] {
+        for k in [1, 2, 5] {
+            let mut c = Case::new();
+            let (axis, k) = (c.b.axis("e", 5), c.b.axis("k", k));
+            let x = c.f32("x", &[axis], &x);
+            let top = c.b.op(Op::TopK { axis, k }, &[x]);
+            c.output("y", top);
+            let g = c.b.finish().unwrap();
+            let small = expand(&g, &|op| matches!(op, Op::TopK { .. })).unwrap();
+            assert!(small.nodes.iter().all(|n| !matches!(n.op, Op::TopK { .. })));
+            let (a, b) = (run(&g, &c.feeds).unwrap(), run(&small, &c.feeds).unwrap());
+            assert_eq!(format!("{:?}", a.outputs), format!("{:?}", b.outputs));
+        }
+    }
+}
+
+#[test]
 fn what_is_not_chosen_stays() {
     let mut c = Case::new();
     c.b.scope("head");

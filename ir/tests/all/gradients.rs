@@ -95,3 +95,20 @@ fn cross_entropy() {
     outputs(&mut c, grads, &[&[t, d], &[v, d]]);
     check(&c.b.finish().unwrap(), &c.feeds, &["o", "e"]);
 }
+
+#[test]
+fn routed_dot() {
+    let mut c = Case::new();
+    let [t, k, e, d, f] = [("t", 4), ("k", 2), ("e", 3), ("d", 3), ("f", 2)].map(|(n, l)| c.b.axis(n, l));
+    let (x, w) = (c.random("x", &[t, d], -1., 1.), c.random("w", &[e, f, d], -1., 1.));
+    // Nobody chooses expert 2, and one choice is outside.
+    let index = c.input("i", DType::I32, &[t, k], &[0., 1., 1., 0., 0., 1., 3., 1.]);
+    let y = c.b.op(Op::RoutedDot { expert: e, over: d }, &[x, w, index]);
+    let dy = weighted_loss(&mut c, y);
+    let d_rows = c.b.op(Op::RoutedDot { expert: e, over: f }, &[dy, w, index]); // [t, k, d]
+    let dx = c.b.sum(&[k], d_rows);
+    c.b.output("g.0", dx, &dims(&[t, d]));
+    let dw = c.b.op(Op::RoutedDotGrad { expert: e }, &[x, dy, index]);
+    c.b.output("g.1", dw, &dims(&[e, f, d]));
+    check(&c.b.finish().unwrap(), &c.feeds, &["x", "w"]);
+}

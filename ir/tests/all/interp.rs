@@ -359,3 +359,36 @@ fn results_of_dtype_bf16_are_rounded_once() {
     let y = c.b.sum(&[n], x);
     assert_eq!(c.value(y, 0, &[]), [1.0 + 0.5f64.powi(7)]);
 }
+
+#[test]
+fn the_greatest_come_first_and_equals_in_order() {
+    let inf = f64::INFINITY;
+    let row = |xs: &[f64], of: usize| {
+        let mut c = Case::new();
+        let (e, k) = (c.b.axis("e", xs.len()), c.b.axis("k", of));
+        let x = c.f32("x", &[e], xs);
+        let top = c.b.op(Op::TopK { axis: e, k }, &[x]);
+        let (values, index) = (c.b.part(top, 0), c.b.part(top, 1));
+        let index = c.b.cast(index, DType::F32);
+        let p = c.b.axis("p", 2);
+        let both = c.b.op(Op::Stack { axis: p }, &[values, index]);
+        c.value(both, 0, &[p, k])
+    };
+    close(&row(&[1., 4., 2., 3.], 3), &[4., 3., 2., 1., 3., 2.]);
+    close(&row(&[2., 2., 2.], 2), &[2., 2., 0., 1.]);
+    close(&row(&[-0., 0.], 2), &[-0., 0., 0., 1.]);
+    close(&row(&[-inf, -inf, 0.], 3), &[0., -inf, -inf, 2., 0., 1.]);
+    // What is not a number counts as the greatest; every place is taken by one element still.
+    close(&row(&[1., f64::NAN, inf, f64::NAN], 4), &[f64::NAN, inf, f64::NAN, 1., 1., 2., 3., 0.]);
+}
+
+#[test]
+fn rows_go_through_the_matrix_of_their_expert() {
+    let mut c = Case::new();
+    let [t, e, d, f] = [("t", 3), ("e", 2), ("d", 2), ("f", 1)].map(|(n, l)| c.b.axis(n, l));
+    let x = c.f32("x", &[t, d], &[1., 2., 3., 4., 5., 6.]);
+    let w = c.f32("w", &[e, f, d], &[1., 10., 100., 1000.]);
+    let index = c.input("i", DType::I32, &[t], &[1., 0., 2.]);
+    let y = c.b.op(Op::RoutedDot { expert: e, over: d }, &[x, w, index]);
+    assert_eq!(c.value(y, 0, &[t, f]), [2100., 43., 0.]);
+}

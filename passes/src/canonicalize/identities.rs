@@ -29,6 +29,7 @@ impl Rewriter {
             Op::Rope { .. } | Op::Mix | Op::CausalConv { .. } => None,
             Op::Attention(_) | Op::SelectiveScan { .. } | Op::CrossEntropy { .. } => None,
             Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => None,
+            Op::TopK { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
         }
     }
 

@@ -29,6 +29,7 @@ pub fn encode(op: &Op) -> Encoded {
         Op::Cast(_) => Fun::Cast,
         Op::Reduce { kind, .. } => Fun::Reduce(*kind),
         Op::ArgMax(_) => Fun::ArgMax,
+        Op::TopK { .. } => Fun::TopK,
         Op::Dot { .. } => Fun::Dot,
         Op::Recurrence { .. } => Fun::Recurrence,
         Op::Rename { .. } => Fun::Rename,
@@ -54,6 +55,8 @@ pub fn encode(op: &Op) -> Encoded {
         Op::CausalConv { .. } => Fun::CausalConv,
         Op::CrossEntropy { .. } => Fun::CrossEntropy,
         Op::CrossEntropyGrad { .. } => Fun::CrossEntropyGrad,
+        Op::RoutedDot { .. } => Fun::RoutedDot,
+        Op::RoutedDotGrad { .. } => Fun::RoutedDotGrad,
     };
     Encoded::Fun(fun, op.parts().into_iter().map(|(key, a)| attr(key, a)).collect())
 }
@@ -102,6 +105,7 @@ pub fn decode(fun: Fun, attrs: &[&Known], present: &[bool]) -> Option<Op> {
         Fun::Cast => Op::Cast(r.dtype(0)?),
         Fun::Reduce(kind) => Op::Reduce { kind, axes: r.axes(0)? },
         Fun::ArgMax => Op::ArgMax(r.axis(0)?),
+        Fun::TopK => Op::TopK { axis: r.axis(0)?, k: r.axis(1)? },
         Fun::Dot => Op::Dot { axes: r.axes(0)? },
         Fun::Recurrence => Op::Recurrence { axis: r.axis(0)?, reverse: r.flag(1)? },
         Fun::Rename => Op::Rename { from: r.axis(0)?, to: r.axis(1)? },
@@ -129,6 +133,8 @@ pub fn decode(fun: Fun, attrs: &[&Known], present: &[bool]) -> Option<Op> {
         Fun::CausalConv => Op::CausalConv { time: r.axis(0)?, tap: r.axis(1)? },
         Fun::CrossEntropy => Op::CrossEntropy { vocab: r.axis(0)?, over: r.axes(1)? },
         Fun::CrossEntropyGrad => Op::CrossEntropyGrad { vocab: r.axis(0)?, over: r.axes(1)? },
+        Fun::RoutedDot => Op::RoutedDot { expert: r.axis(0)?, over: r.axis(1)? },
+        Fun::RoutedDotGrad => Op::RoutedDotGrad { expert: r.axis(0)? },
         Fun::Visible | Fun::Weights | Fun::Dropped | Fun::Taps | Fun::Last | Fun::Union | Fun::Bit => return None,
     })
 }

@@ -22,6 +22,7 @@ pub enum Fun {
     Cast,
     Reduce(Reduction),
     ArgMax,
+    TopK,
     Dot,
     Recurrence,
     Rename,
@@ -49,6 +50,8 @@ pub enum Fun {
     CausalConv,
     CrossEntropy,
     CrossEntropyGrad,
+    RoutedDot,
+    RoutedDotGrad,
     // ---- steps on the way to a fused operation, never extracted
     /// `(s, qpos, window)`: key s is visible from qpos, `s <= qpos` and, with a window, `qpos - window < s`.
     Visible,
@@ -88,6 +91,7 @@ impl Fun {
             Fun::Cast              => row("cast", 1, 1),
             Fun::Reduce(r)         => row(r.name(), 1, 1),
             Fun::ArgMax            => row("argmax", 1, 1),
+            Fun::TopK              => row("top_k", 2, 1),
             Fun::Dot               => row("dot", 1, 2),
             Fun::Recurrence        => row("linear_recurrence", 2, 3),
             Fun::Rename            => row("rename", 2, 1),
@@ -115,6 +119,8 @@ impl Fun {
             Fun::CausalConv        => row("causal_conv", 2, 3),
             Fun::CrossEntropy      => row("cross_entropy", 2, 3),
             Fun::CrossEntropyGrad  => row("cross_entropy_grad", 2, 5),
+            Fun::RoutedDot         => row("routed_dot", 2, 3),
+            Fun::RoutedDotGrad     => row("routed_dot_grad", 1, 3),
             Fun::Visible           => row("visible", 1, 2),
             Fun::Weights           => row("weights", 4, 3),
             Fun::Dropped           => row("dropped", 3, 3),
@@ -129,6 +135,7 @@ impl Fun {
     pub fn is_bundle(self) -> bool {
         use Fun::*;
         matches!(self, Attention | AttentionGrad | SelectiveScan | SelectiveScanGrad | CrossEntropy | CrossEntropyGrad)
+            || self == TopK
     }
 
     /// Every kind, in the order of declaration.
@@ -139,10 +146,10 @@ impl Fun {
         all.extend(lolm_ir::op::Binary::ALL.map(Binary));
         all.extend([Select, Cast]);
         all.extend(Reduction::ALL.map(Reduce));
-        all.extend([ArgMax, Dot, Recurrence, Rename, At, Slice, Pad, Stack, Concat, Shift, Gather, ScatterAdd]);
+        all.extend([ArgMax, TopK, Dot, Recurrence, Rename, At, Slice, Pad, Stack, Concat, Shift, Gather, ScatterAdd]);
         all.extend([Update, StopGradient, Part, Softmax, LogSumExp, LayerNorm, RmsNorm, Rope, Attention]);
         all.extend([AttentionGrad, SelectiveScan, SelectiveScanGrad, Mix, CausalConv, CrossEntropy]);
-        all.extend([CrossEntropyGrad, Visible, Weights, Dropped, Taps, Last, Union, Bit]);
+        all.extend([CrossEntropyGrad, RoutedDot, RoutedDotGrad, Visible, Weights, Dropped, Taps, Last, Union, Bit]);
         all
     }
 

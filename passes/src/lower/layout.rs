@@ -84,6 +84,14 @@ impl Layouts {
             Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => {
                 self.order(n.args[result]).to_vec()
             }
+            Op::RoutedDot { .. } => join(&[self.order(n.args[2]), self.order(n.args[1])]),
+            // A matrix maps x to y, and lies as weights of the published form do: rows for y.
+            Op::RoutedDotGrad { .. } => {
+                let rows = g.axes_of(n.args[2]);
+                let own = |a: ValueId| g.axes_of(a).minus(rows).iter().collect::<Vec<_>>();
+                let expert = n.types[0].axes.minus(g.axes_of(n.args[0])).minus(g.axes_of(n.args[1]));
+                join(&[&expert.iter().collect::<Vec<_>>(), &own(n.args[1]), &own(n.args[0])])
+            }
             Op::Attention(_) => join(&[self.order(n.args[0]), self.order(n.args[2])]),
             Op::SelectiveScan { .. } => join(&[self.order(n.args[4]), self.order(n.args[1])]),
             _ => {

@@ -38,8 +38,8 @@ fn rank(fun: Fun) -> Option<u64> {
         Fun::Unary(Unary::Log)                                                                       => 11,
         Fun::Unary(_) | Fun::Binary(_) | Fun::Select | Fun::Cast | Fun::Reduce(_) | Fun::ArgMax      => 10,
         Fun::Random | Fun::Recurrence | Fun::Pad | Fun::Stack | Fun::Concat | Fun::Shift             => 10,
-        Fun::ScatterAdd | Fun::Update                                                                => 10,
-        Fun::Dot                                                                                     => 20,
+        Fun::TopK | Fun::ScatterAdd | Fun::Update                                                            => 10,
+        Fun::Dot | Fun::RoutedDot | Fun::RoutedDotGrad                                                            => 20,
         Fun::Attention | Fun::SelectiveScan | Fun::CrossEntropy                                      => 21,
         Fun::AttentionGrad | Fun::SelectiveScanGrad | Fun::CrossEntropyGrad                          => 21,
     })

@@ -8,7 +8,20 @@ use crate::egraph::rule::{Cond::*, Row, given, row};
 
 /// Every row, in the order in which they are tried.
 pub fn all() -> Vec<Row> {
-    [algebra(), elementwise(), norms(), softmax(), attention(), rope(), scan(), mix(), conv(), cross_entropy()].concat()
+    [
+        algebra(),
+        elementwise(),
+        norms(),
+        softmax(),
+        attention(),
+        rope(),
+        scan(),
+        mix(),
+        conv(),
+        cross_entropy(),
+        routed(),
+    ]
+    .concat()
 }
 
 /// Commutativity, associativity of mul, and one spelling of each thing that has several.
@@ -234,5 +247,14 @@ fn cross_entropy() -> Vec<Row> {
         row("head-loss-all",  "(sub (logsumexp ?v (dot ?d ?o ?e)) (gather ?v (dot ?d ?o ?e) ?t))",
                               "(part #0 (cross_entropy ?v ?d ?o ?e ?t))",
             [Has("?v", "?e"), Absent("?v", "?o"), NonNegative("?t")]),
+    ]
+}
+
+/// Mixtures of experts: each row times the matrix of its expert, whichever of the two is written first.
+#[rustfmt::skip]
+fn routed() -> Vec<Row> {
+    vec![
+        row("routed-dot",     "(dot ?d ?x (gather ?e ?w ?i))",                      "(routed_dot ?e ?d ?x ?w ?i)", []),
+        row("routed-pick",    "(gather ?e (dot ?d ?x ?w) ?i)",                      "(routed_dot ?e ?d ?x ?w ?i)", [Absent("?e", "?x")]),
     ]
 }

@@ -73,7 +73,8 @@ impl Cost {
             Fun::Attention | Fun::AttentionGrad | Fun::SelectiveScan | Fun::SelectiveScanGrad => {
                 moved(operands) + LAUNCH
             }
-            Fun::CrossEntropy | Fun::CrossEntropyGrad => moved(operands) + LAUNCH,
+            Fun::CrossEntropy | Fun::CrossEntropyGrad | Fun::TopK => moved(operands) + LAUNCH,
+            Fun::RoutedDot | Fun::RoutedDotGrad => moved(operands) + LAUNCH,
         })
     }
 }

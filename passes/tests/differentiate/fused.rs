@@ -167,3 +167,41 @@ fn bf16_values_have_bf16_gradients() {
     let found = lolm_passes::differentiate::differentiate(&g, loss, &super::params(&g)).unwrap();
     assert_eq!(found.graph.ty(found.grads[0]).dtype, DType::F32);
 }
+
+/// Two experts a row out of three, by the routes in the feed `i`.
+fn routed(b: &mut Builder, x: ValueId, w: ValueId, i: ValueId) -> ValueId {
+    let (e, d) = (b.axis("e", 3), b.axis("d", 4));
+    b.op(Op::RoutedDot { expert: e, over: d }, &[x, w, i])
+}
+
+#[test]
+fn routed_products() {
+    // Nobody chooses expert 2, and one choice is outside.
+    let routes: &[(&str, &[f64])] = &[("i", &[0.0, 1.0, 1.0, 0.0, 3.0, 1.0])];
+    let whole = |b: &mut Builder| {
+        let ([t, d], k, e, f) = (axes(b), b.axis("k", 2), b.axis("e", 3), b.axis("f", 2));
+        let (x, w, i) = (param(b, "x", &[t, d]), param(b, "w", &[e, f, d]), indices(b, "i", &[t, k]));
+        routed(b, x, w, i)
+    };
+    check(&Case { feeds: routes, ..case("routed_dot", whole) });
+    let of_each = |b: &mut Builder| {
+        let ([t, d], k, e, f) = (axes(b), b.axis("k", 2), b.axis("e", 3), b.axis("f", 2));
+        let (x, w, i) = (param(b, "x", &[d, k, t]), param(b, "w", &[d, e, f]), indices(b, "i", &[t, k]));
+        let y = routed(b, x, w, i);
+        b.mul(y, y)
+    };
+    check(&Case { feeds: routes, ..case("routed_dot of rows of their own", of_each) });
+}
+
+#[test]
+fn greatest_elements() {
+    check(&case("top_k", |b| {
+        let ([t, d], k) = (axes(b), b.axis("k", 2));
+        let x = param(b, "x", &[t, d]);
+        let top = b.op(Op::TopK { axis: d, k }, &[x]);
+        let (values, index) = (b.part(top, 0), b.part(top, 1));
+        let weight = param(b, "weight", &[d]);
+        let weight = b.gather(weight, d, index);
+        b.mul(values, weight)
+    }));
+}

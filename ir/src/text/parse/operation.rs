@@ -9,7 +9,7 @@ use crate::graph::{Type, ValueId};
 use crate::op::{Attr, AttrError, Binary, Op, Reduction, Unary};
 
 /// The mnemonics that are not a function's name.
-const MNEMONICS: [&str; 34] = [
+const MNEMONICS: [&str; 37] = [
     "leaf",
     "const",
     "iota",
@@ -44,6 +44,9 @@ const MNEMONICS: [&str; 34] = [
     "causal_conv",
     "cross_entropy",
     "cross_entropy_grad",
+    "top_k",
+    "routed_dot",
+    "routed_dot_grad",
 ];
 
 type Attributes = Vec<(String, Attr)>;
