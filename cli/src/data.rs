@@ -1,7 +1,7 @@
 //! Texts as tokens, for training and evaluation.
 use crate::tokenizer::Tokenizer;
 use anyhow::{Context, Result};
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use lolm_runtime::train::Tokens;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub struct Text {
 }
 
 /// Reads files and joins them, each tokenized on its own.
-pub fn read(files: &[PathBuf], spec: &LolmSpec) -> Result<Text> {
+pub fn read(files: &[PathBuf], spec: &Spec) -> Result<Text> {
     let mut parts = vec![];
     for path in files {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -24,7 +24,7 @@ pub fn read(files: &[PathBuf], spec: &LolmSpec) -> Result<Text> {
 }
 
 /// The tokens of texts, each with the name that errors call it.
-pub fn join(parts: &[(&str, &[u8])], spec: &LolmSpec) -> Result<Text> {
+pub fn join(parts: &[(&str, &[u8])], spec: &Spec) -> Result<Text> {
     let tokenizer = Tokenizer::of(spec)?;
     let mut all = vec![];
     for (name, bytes) in parts {

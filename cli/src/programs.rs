@@ -3,7 +3,7 @@ use crate::spec::Overrides;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use lolm_models::spec::Override;
-use lolm_models::{LolmSpec, Noise, Program, build, prefill_sizes};
+use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Source};
 
@@ -65,7 +65,7 @@ impl ProgramArgs {
     }
 
     /// The graphs of these programs, or of the `default` ones if none is asked for.
-    pub fn sources(&self, spec: &LolmSpec, default: &[Kind]) -> Result<Vec<Source>> {
+    pub fn sources(&self, spec: &Spec, default: &[Kind]) -> Result<Vec<Source>> {
         let kinds = if self.programs.is_empty() { default } else { &self.programs };
         let mut out: Vec<Source> = vec![];
         for kind in kinds {
@@ -81,7 +81,7 @@ impl ProgramArgs {
         Ok(out)
     }
 
-    fn of_kind(&self, spec: &LolmSpec, kind: Kind) -> Vec<(String, Program, Goal)> {
+    fn of_kind(&self, spec: &Spec, kind: Kind) -> Vec<(String, Program, Goal)> {
         let t = &spec.training;
         let (batch, seq) = (self.batch.unwrap_or(t.batch), self.seq.unwrap_or(t.seq));
         let slots = self.slots.unwrap_or(1);
@@ -107,13 +107,13 @@ impl ProgramArgs {
     }
 }
 
-fn usual_prefill(spec: &LolmSpec) -> Vec<usize> {
+fn usual_prefill(spec: &Spec) -> Vec<usize> {
     let possible = prefill_sizes(spec);
     PREFILL.into_iter().filter(|n| possible.contains(n)).collect()
 }
 
 /// The optimizer as the spec says it.
-pub fn adamw(spec: &LolmSpec) -> AdamW {
+pub fn adamw(spec: &Spec) -> AdamW {
     let o = &spec.optimizer;
     AdamW {
         beta1: o.betas[0],

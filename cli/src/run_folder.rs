@@ -3,7 +3,7 @@ use crate::chart::{Series, svg};
 use crate::compiler::write;
 use crate::spec::is_artifact;
 use anyhow::{Context, Result, bail};
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use lolm_runtime::train::Checkpoints;
 use lolm_runtime::weights::{self, Purpose};
 use lolm_runtime::{Artifact, Model};
@@ -51,7 +51,7 @@ impl RunFolder {
 /// A model with its weights.
 pub struct Trained {
     pub model: Model,
-    pub spec: LolmSpec,
+    pub spec: Spec,
     pub name: String,
     /// Steps of training, where a checkpoint says them.
     pub steps: Option<u64>,
@@ -102,6 +102,6 @@ pub fn open(path: &Path) -> Result<Artifact> {
 }
 
 /// The spec that an artifact was compiled from.
-pub fn spec_of(a: &Artifact) -> Result<LolmSpec> {
-    LolmSpec::parse("the artifact's spec", &a.manifest.spec).context("the artifact is of another version of lolm")
+pub fn spec_of(a: &Artifact) -> Result<Spec> {
+    Spec::parse("the artifact's spec", &a.manifest.spec).context("the artifact is of another version of lolm")
 }

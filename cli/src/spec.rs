@@ -2,7 +2,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lolm_ir::artifact::MAGIC;
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use lolm_models::spec::{LIBRARY, Override, library_with, near_name};
 use std::fs::File;
 use std::io::Read;
@@ -27,7 +27,7 @@ fn read_override(text: &str) -> Result<Override, String> {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Named {
     pub name: String,
-    pub spec: LolmSpec,
+    pub spec: Spec,
 }
 
 /// The spec that an argument means.
@@ -45,7 +45,7 @@ pub fn find(arg: &str, overrides: &Overrides) -> Result<Named> {
         bail!("`{arg}` is an artifact, and a spec is needed here");
     }
     let name = path.file_stem().map_or_else(|| arg.to_string(), |s| s.to_string_lossy().into_owned());
-    Ok(Named { name, spec: LolmSpec::load_with(path, &overrides.set)? })
+    Ok(Named { name, spec: Spec::load_with(path, &overrides.set)? })
 }
 
 /// True if the file begins as an artifact does.

@@ -2,7 +2,7 @@
 use crate::progress::{Progress, interrupt};
 use crate::run_folder::RunFolder;
 use anyhow::{Result, ensure};
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use lolm_runtime::generate::Settings;
 use lolm_runtime::train::{
     CheckpointError, Config, LearningRate, Outcome, Report, Run, Temperature, Tokens, Trainer, Watch,
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 /// The schedule of a whole run.
-pub fn config(spec: &LolmSpec) -> Config {
+pub fn config(spec: &Spec) -> Config {
     let (t, steps) = (&spec.training, spec.training.steps as u64);
     Config {
         seed: t.seed as u64,
@@ -27,21 +27,21 @@ pub fn config(spec: &LolmSpec) -> Config {
     }
 }
 
-fn temperature(spec: &LolmSpec) -> Temperature {
-    match &spec.regime {
+fn temperature(spec: &Spec) -> Temperature {
+    match spec.regime() {
         Some(r) => Temperature { start: r.temp_start, end: r.temp_end, steps: r.temp_anneal_steps as u64 },
         None => Temperature { start: 1.0, end: 1.0, steps: 1 },
     }
 }
 
 /// The temperature of the regime after this many steps of training; without a number, at the end.
-pub fn tau(spec: &LolmSpec, steps: Option<u64>) -> f32 {
+pub fn tau(spec: &Spec, steps: Option<u64>) -> f32 {
     temperature(spec).at(steps.unwrap_or(u64::MAX)) as f32
 }
 
 /// How text is generated: at the temperature that training had after these steps, with the gate at this value or as
 /// learned.
-pub fn settings(spec: &LolmSpec, steps: Option<u64>, gate: Option<f32>) -> Settings {
+pub fn settings(spec: &Spec, steps: Option<u64>, gate: Option<f32>) -> Settings {
     Settings { max_seq_len: spec.max_seq_len, gate_force: gate_force(gate), tau: tau(spec, steps) }
 }
 
@@ -59,13 +59,13 @@ pub fn parse_gate(text: &str) -> Result<f32, String> {
 }
 
 /// True if an artifact of the one spec can be run by the other: they differ only in what is data to its programs.
-pub fn same_programs(compiled: &LolmSpec, wanted: &LolmSpec) -> bool {
+pub fn same_programs(compiled: &Spec, wanted: &Spec) -> bool {
     let mut w = wanted.clone();
     let (from, to) = (&compiled.training, &mut w.training);
     (to.steps, to.warmup, to.floor, to.seed, to.skip_limit) =
         (from.steps, from.warmup, from.floor, from.seed, from.skip_limit);
     w.optimizer.lr = compiled.optimizer.lr;
-    if let (Some(to), Some(from)) = (&mut w.regime, &compiled.regime) {
+    if let (Some(to), Some(from)) = (w.lolm_mut().and_then(|l| l.regime.as_mut()), compiled.regime()) {
         (to.temp_start, to.temp_end, to.temp_anneal_steps) = (from.temp_start, from.temp_end, from.temp_anneal_steps);
     }
     w == *compiled
@@ -74,7 +74,7 @@ pub fn same_programs(compiled: &LolmSpec, wanted: &LolmSpec) -> bool {
 /// A run that is about to start.
 pub struct Job<'a> {
     pub folder: RunFolder,
-    pub spec: &'a LolmSpec,
+    pub spec: &'a Spec,
     pub data: Tokens,
     pub threads: usize,
     /// Steps between checkpoints, and how many stay.

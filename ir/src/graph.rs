@@ -12,7 +12,7 @@ mod infer;
 mod leaf;
 pub use build::Builder;
 pub use infer::{Fault, infer, infer_types};
-pub use leaf::{Dim, Init, Leaf, LeafId, LeafKind, Table};
+pub use leaf::{Dim, Init, Leaf, LeafId, LeafKind, RopeScaling, Table};
 
 /// One operation of a graph, and by extension its first result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -3,9 +3,18 @@
 //! A *spec* says what a model is; a *program* is a function of the spec and a shape. Models are written in the small
 //! operations of [`lolm_ir::op::Op`]; the passes find the fused ones. Nothing here knows of passes or devices.
 pub mod blocks;
+mod cx;
 pub mod gguf;
-pub mod lolm;
+mod griffin;
+mod jamba;
+mod language_model;
+mod lolm;
+mod mamba;
+mod program;
+mod samba;
 pub mod spec;
+mod transformer;
 
-pub use lolm::{BuildError, Noise, Program, build, loss_parameters, parameters, prefill_sizes};
-pub use spec::{LolmSpec, SpecError};
+pub use lolm::Noise;
+pub use program::{BuildError, Program, build, kept_keys, loss_parameters, parameters, prefill_sizes};
+pub use spec::{Family, Spec, SpecError};

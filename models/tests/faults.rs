@@ -1,6 +1,6 @@
 //! A wrong spec is refused with the place, the key, what was expected and, for a slip, the near name.
 use lolm_models::spec::{LIBRARY, SpecError, SpecFault, library};
-use lolm_models::{LolmSpec, Program, build};
+use lolm_models::{Program, Spec, build};
 
 fn demo() -> &'static str {
     LIBRARY.iter().find(|(n, _)| *n == "lolm-demo").unwrap().1
@@ -9,7 +9,7 @@ fn demo() -> &'static str {
 /// The demo with one line changed; the text of the error.
 fn changed(from: &str, to: &str) -> SpecError {
     assert!(demo().contains(from), "{from}");
-    LolmSpec::parse("demo.toml", &demo().replacen(from, to, 1)).expect_err(to)
+    Spec::parse("demo.toml", &demo().replacen(from, to, 1)).expect_err(to)
 }
 
 /// The line of the demo on which this text stands.
@@ -91,9 +91,9 @@ fn a_gate_needs_the_width_of_the_regime() {
     let off = changed("n_codes = 16\nd_regime = 32\n", "n_codes = 16\n");
     assert_eq!(off.key, "regime.d_regime");
     let text = demo().replacen("[regime]\nenabled = true", "[regime]\nenabled = false", 1);
-    let spec = LolmSpec::parse("demo.toml", &text).unwrap();
-    assert!(spec.regime.is_none());
-    assert_eq!(spec.gate.unwrap().d_regime, 32);
+    let spec = Spec::parse("demo.toml", &text).unwrap();
+    assert!(spec.regime().is_none());
+    assert_eq!(spec.gate().unwrap().d_regime, 32);
 }
 
 #[test]
@@ -107,15 +107,15 @@ fn broken_toml_has_a_place() {
 
 #[test]
 fn absent_files_are_errors() {
-    let e = LolmSpec::load(std::path::Path::new("no/such/spec.toml")).expect_err("absent");
+    let e = Spec::load(std::path::Path::new("no/such/spec.toml")).expect_err("absent");
     assert!(e.to_string().starts_with("no/such/spec.toml: the file cannot be read"), "{e}");
 }
 
 #[test]
 fn absent_sections_switch_parts_off() {
     let text = demo().split("[memory]").next().unwrap().to_string() + &demo()[demo().find("[loss]").unwrap()..];
-    let spec = LolmSpec::parse("demo.toml", &text).unwrap();
-    assert!(spec.memory.is_none() && spec.regime.is_none() && spec.gate.is_none() && spec.ssm.is_some());
+    let spec = Spec::parse("demo.toml", &text).unwrap();
+    assert!(spec.memory().is_none() && spec.regime().is_none() && spec.gate().is_none() && spec.ssm().is_some());
 }
 
 #[test]
@@ -142,12 +142,12 @@ fn wrong_cases_name_the_key() {
         "batch": 1,
         "seq": 4,
     });
-    let e = LolmSpec::from_case_json("case.json", &case).expect_err("incomplete");
-    assert_eq!(e.to_string(), "case.json: `max_seq_len`: the key is missing; expected an integer from 1 to 16777216");
+    let e = Spec::from_case_json("case.json", &case).expect_err("incomplete");
+    assert_eq!(e.to_string(), "case.json: `vocab_size`: the key is missing; expected an integer from 1 to 16777216");
     case["config"]["max_seq_length"] = 4.into();
-    let e = LolmSpec::from_case_json("case.json", &case).expect_err("misspelt");
+    let e = Spec::from_case_json("case.json", &case).expect_err("misspelt");
     assert!(e.to_string().contains("did you mean `max_seq_len`?"), "{e}");
     case.as_object_mut().unwrap().remove("optim");
-    let e = LolmSpec::from_case_json("case.json", &case).expect_err("no optimizer");
+    let e = Spec::from_case_json("case.json", &case).expect_err("no optimizer");
     assert_eq!(e.key, "optim");
 }

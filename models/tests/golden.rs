@@ -32,7 +32,7 @@ fn outputs_agree() {
 
 #[test]
 fn forced_gates_agree() {
-    for case in CASES.map(Case::load).into_iter().filter(|c| c.spec.gate.is_some()) {
+    for case in CASES.map(Case::load).into_iter().filter(|c| c.spec.gate().is_some()) {
         let g = forward(&case, true);
         let learned = ("eval.logits".to_string(), -1.0);
         let forced = [0.0, 0.5, 1.0].map(|f| (format!("eval.logits.gate={f:?}"), f));
@@ -72,6 +72,6 @@ fn weights_are_the_checkpoints() {
         let named: Vec<_> = listed.iter().map(|(n, _)| n).collect();
         let unused = case.weights.keys().filter(|k| !named.contains(k));
         // Without a latent path the heads of the contrastive loss see nothing, and the graph leaves them out.
-        assert!(unused.into_iter().all(|k| k.starts_with("loss.cpc_") && case.spec.ssm.is_none()), "{}", case.name);
+        assert!(unused.into_iter().all(|k| k.starts_with("loss.cpc_") && case.spec.ssm().is_none()), "{}", case.name);
     }
 }

@@ -1,7 +1,7 @@
 //! The initialisation keeps signals alive: after any number of latent layers z has a size that a norm can work with.
 use lolm_ir::graph::{Init, LeafKind};
 use lolm_ir::interp::{Feeds, run};
-use lolm_models::{LolmSpec, Program, build, spec};
+use lolm_models::{Program, Spec, build, spec};
 
 /// Normal draws from a fixed sequence.
 struct Draws(u64);
@@ -21,6 +21,10 @@ impl Draws {
             Init::Constant(x) => x as f64,
             Init::Normal(std) => std as f64 * self.normal(),
             Init::LogRange => ((i % last + 1) as f64).ln(),
+            Init::Decay { lo, hi } => {
+                let (lo, hi) = ((lo as f64).powi(2), (hi as f64).powi(2));
+                (1.0 / (lo + (hi - lo) * self.uniform()).sqrt() - 1.0).ln()
+            }
             Init::DtBias { lo, hi } => {
                 let (lo, hi) = ((lo as f64).ln(), (hi as f64).ln());
                 let dt = (lo + (hi - lo) * self.uniform()).exp();
@@ -32,7 +36,7 @@ impl Draws {
 }
 
 /// The root mean square of z at initialisation.
-fn size_of_z(spec: &LolmSpec) -> f64 {
+fn size_of_z(spec: &Spec) -> f64 {
     let g = build(spec, &Program::Forward { batch: 1, seq: 32, forced_gate: false }).unwrap();
     let mut draws = Draws(1);
     let mut feeds = Feeds::new();
@@ -56,8 +60,10 @@ fn latent_layers_keep_the_signal() {
         (spec::SsmKind::Mamba { conv_kernel: 4, dt_rank: 8 }, 4),
         (spec::SsmKind::Mamba { conv_kernel: 4, dt_rank: 8 }, 6),
     ] {
-        let ssm = spec::SsmSpec { kind, n_layers, ..demo.ssm.clone().unwrap() };
-        let size = size_of_z(&LolmSpec { ssm: Some(ssm), ..demo.clone() });
+        let ssm = spec::SsmSpec { kind, n_layers, ..demo.ssm().cloned().unwrap() };
+        let mut spec = demo.clone();
+        spec.lolm_mut().unwrap().ssm = Some(ssm);
+        let size = size_of_z(&spec);
         assert!((0.1..10.0).contains(&size), "{kind:?}, {n_layers} layers: z has size {size:e}");
     }
 }

@@ -3,7 +3,7 @@ mod common;
 use common::{CASES, Case, distance, fresh_states, go};
 use lolm_ir::Op;
 use lolm_ir::graph::LeafKind;
-use lolm_models::{LolmSpec, Noise, Program, build};
+use lolm_models::{Noise, Program, Spec, build};
 
 #[test]
 fn eval_counts_what_forward_gives() {
@@ -24,9 +24,9 @@ fn eval_counts_what_forward_gives() {
         assert_eq!(out["loss"][5], 0.0);
         assert!(distance(&out["loss"], &losses) < 1e-12, "{}", case.name);
 
-        assert_eq!(out.contains_key("gate.mean"), case.spec.gate.is_some());
+        assert_eq!(out.contains_key("gate.mean"), case.spec.gate().is_some());
         if let Some(g) = want.get("gate") {
-            let (d, rows) = (case.spec.d_model, (batch * seq) as f64);
+            let (d, rows) = (case.spec.lolm().unwrap().d_model, (batch * seq) as f64);
             let mut mean = vec![0.0; d];
             let mut bins = vec![0.0; d * 20];
             for (i, x) in g.iter().enumerate() {
@@ -36,8 +36,8 @@ fn eval_counts_what_forward_gives() {
             assert!(distance(&out["gate.mean"], &mean) < 1e-12);
             assert_eq!(out["gate.histogram"], bins);
         }
-        assert_eq!(out.contains_key("regime.usage"), case.spec.regime.is_some());
-        if let (Some(p), Some(r)) = (want.get("regime_probs"), &case.spec.regime) {
+        assert_eq!(out.contains_key("regime.usage"), case.spec.regime().is_some());
+        if let (Some(p), Some(r)) = (want.get("regime_probs"), case.spec.regime()) {
             let mut usage = vec![0.0; r.n_codes];
             for row in p.chunks(r.n_codes) {
                 let best = row.iter().copied().fold(0.0, f64::max);
@@ -45,8 +45,8 @@ fn eval_counts_what_forward_gives() {
             }
             assert_eq!(out["regime.usage"], usage);
         }
-        assert_eq!(out.contains_key("memory.entropy"), case.spec.memory.is_some());
-        if case.spec.memory.is_some() {
+        assert_eq!(out.contains_key("memory.entropy"), case.spec.memory().is_some());
+        if case.spec.memory().is_some() {
             let mem = case.json["losses"]["mem"].as_f64().unwrap();
             assert!(distance(&out["memory.entropy"], &[mem]) < 1e-6);
         }
@@ -66,13 +66,13 @@ fn a_gate_forced_in_eval_is_what_it_counts() {
 }
 
 /// The losses of a golden model on other data.
-fn losses(case: &Case, spec: &LolmSpec, tokens: &[f64], targets: &[f64]) -> std::collections::BTreeMap<String, f64> {
+fn losses(case: &Case, spec: &Spec, tokens: &[f64], targets: &[f64]) -> std::collections::BTreeMap<String, f64> {
     let seq = tokens.len();
     let g = build(spec, &Program::Train { batch: 1, seq, noise: Noise::Input }).unwrap();
     let mut feeds = case.feeds(&[]);
     feeds.insert("tokens".into(), tokens.to_vec());
     feeds.insert("targets".into(), targets.to_vec());
-    let codes = spec.regime.as_ref().map_or(0, |r| r.n_codes);
+    let codes = spec.regime().map_or(0, |r| r.n_codes);
     feeds.insert("train.gumbel".into(), vec![0.0; seq * codes]);
     go(&g, &feeds).outputs.into_iter().map(|(k, v)| (k, v[0])).collect()
 }
@@ -81,7 +81,7 @@ fn losses(case: &Case, spec: &LolmSpec, tokens: &[f64], targets: &[f64]) -> std:
 fn degenerate_inputs_count_as_zero() {
     let case = Case::load("lolm_full");
     let mut spec = case.spec.clone();
-    spec.memory.as_mut().unwrap().n_chunks = 1;
+    spec.lolm_mut().unwrap().memory.as_mut().unwrap().n_chunks = 1;
     // No longer than the window of eight: nothing has a future.
     let short = losses(&case, &spec, &[1.0; 8], &[2.0; 8]);
     assert_eq!((short["loss.future"], short["loss.competitive"]), (0.0, 0.0));
@@ -120,12 +120,12 @@ fn draws_are_distinct_and_only_where_used() {
     let case = Case::load("lolm_full");
     let mut spec = case.spec.clone();
     let (batch, seq) = (2, 16);
-    let train = |spec: &LolmSpec, noise| build(spec, &Program::Train { batch, seq, noise }).unwrap();
+    let train = |spec: &Spec, noise| build(spec, &Program::Train { batch, seq, noise }).unwrap();
     assert_eq!(sites(&train(&spec, Noise::Random)), [0]);
     let plain = train(&spec, Noise::Input);
     assert!(sites(&plain).is_empty() && plain.find_leaf("seed").is_none());
 
-    spec.dropout = 0.25;
+    spec.lolm_mut().unwrap().dropout = 0.25;
     // After the embedding, and in each of two layers on the attention weights and after w2; then the Gumbel noise.
     assert_eq!(sites(&train(&spec, Noise::Random)), [0, 1, 2, 3, 4, 5]);
     assert_eq!(sites(&train(&spec, Noise::Input)), [0, 1, 2, 3, 4]);
@@ -141,7 +141,8 @@ fn draws_are_distinct_and_only_where_used() {
 #[test]
 fn dropout_keeps_the_mean() {
     let case = Case::load("lolm_plain_decoder");
-    let spec = LolmSpec { dropout: 0.1, ..case.spec.clone() };
+    let mut spec = case.spec.clone();
+    spec.lolm_mut().unwrap().dropout = 0.1;
     let g = build(&spec, &Program::Train { batch: case.batch(), seq: case.seq(), noise: Noise::Random }).unwrap();
     let mut feeds = case.feeds(&["tokens", "targets"]);
     let mut run = |step: f64| {
@@ -168,8 +169,8 @@ fn inputs_are_declared_where_they_are_used() {
         ] {
             let g = build(spec, &program).unwrap();
             let has = |name: &str| g.find_leaf(name).is_some_and(|l| g.leaf(l).kind == LeafKind::Input);
-            assert_eq!(has("gate.force"), forced && spec.gate.is_some(), "{} {program:?}", case.name);
-            assert_eq!(has("tau"), spec.regime.is_some());
+            assert_eq!(has("gate.force"), forced && spec.gate().is_some(), "{} {program:?}", case.name);
+            assert_eq!(has("tau"), spec.regime().is_some());
             assert!(has("tokens") && !has("seed") && !has("step"));
             assert_eq!(has("pos"), matches!(program, Program::Step { .. }));
             assert_eq!(has("targets"), matches!(program, Program::Eval { .. }));

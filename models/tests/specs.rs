@@ -2,9 +2,9 @@
 use lolm_ir::Graph;
 use lolm_ir::graph::LeafKind;
 use lolm_models::spec::{LIBRARY, library};
-use lolm_models::{LolmSpec, Noise, Program, build, parameters, prefill_sizes};
+use lolm_models::{Noise, Program, Spec, build, parameters, prefill_sizes};
 
-fn spec(name: &str) -> LolmSpec {
+fn spec(name: &str) -> Spec {
     library(name).unwrap_or_else(|| panic!("no spec {name}")).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -24,12 +24,12 @@ fn parameter_counts_are_the_published_ones() {
 #[test]
 fn the_demo_is_small_and_whole() {
     let s = spec("lolm-demo");
-    assert!(s.ssm.is_some() && s.memory.is_some() && s.regime.is_some() && s.gate.is_some());
+    assert!(s.ssm().is_some() && s.memory().is_some() && s.regime().is_some() && s.gate().is_some());
     let n = count("lolm-demo");
     assert!((800_000..1_300_000).contains(&n), "{n} parameters");
 }
 
-fn programs(spec: &LolmSpec) -> Vec<Program> {
+fn programs(spec: &Spec) -> Vec<Program> {
     let (batch, seq) = (1, spec.max_seq_len);
     let mut all = vec![
         Program::Train { batch, seq, noise: Noise::Random },

@@ -4,14 +4,14 @@ mod common;
 use common::{CASES, Case, Tensors, distance, fresh_states, go};
 use lolm_ir::Graph;
 use lolm_ir::interp::Feeds;
-use lolm_models::{LolmSpec, Program, build, prefill_sizes};
+use lolm_models::{Program, Spec, build, prefill_sizes};
 use std::collections::BTreeMap;
 
 const TOLERANCE: f64 = 1e-9;
 
 /// A golden case with a short context. 26 tokens in 4 chunks are 6, 6, 6 and 8: the last takes the rest.
-fn short(case: &Case, context: usize) -> LolmSpec {
-    LolmSpec { max_seq_len: context, ..case.spec.clone() }
+fn short(case: &Case, context: usize) -> Spec {
+    Spec { max_seq_len: context, ..case.spec.clone() }
 }
 
 fn tokens(case: &Case, row: usize, n: usize) -> Vec<f64> {
@@ -20,7 +20,7 @@ fn tokens(case: &Case, row: usize, n: usize) -> Vec<f64> {
 }
 
 /// What the whole sequence gives under this name, row by row.
-fn whole(case: &Case, spec: &LolmSpec, row: usize, force: f64) -> BTreeMap<String, Vec<Vec<f64>>> {
+fn whole(case: &Case, spec: &Spec, row: usize, force: f64) -> BTreeMap<String, Vec<Vec<f64>>> {
     let seq = spec.max_seq_len;
     let g = build(spec, &Program::Forward { batch: 1, seq, forced_gate: true }).unwrap();
     let mut feeds = case.feeds(&[]);
@@ -39,7 +39,7 @@ struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    fn new(case: &'a Case, spec: &LolmSpec, force: f64) -> Self {
+    fn new(case: &'a Case, spec: &Spec, force: f64) -> Self {
         let program = |tokens| (tokens, build(spec, &Program::Step { slots: 1, tokens }).unwrap());
         let programs: BTreeMap<usize, Graph> = prefill_sizes(spec).into_iter().map(program).collect();
         let states = fresh_states(&programs[&1], &case.weights);
@@ -65,7 +65,7 @@ impl<'a> Server<'a> {
 }
 
 /// Serves a sequence in the largest programs of at most `limit` tokens and compares what each gives.
-fn served_equals_whole(case: &Case, spec: &LolmSpec, limit: usize, force: f64) {
+fn served_equals_whole(case: &Case, spec: &Spec, limit: usize, force: f64) {
     let want = whole(case, spec, 0, force);
     let line = tokens(case, 0, spec.max_seq_len);
     let mut server = Server::new(case, spec, force);
@@ -111,7 +111,7 @@ fn one_chunk_and_many() {
         let case = Case::load(name);
         for n_chunks in [1, 2, 7, 26] {
             let mut spec = short(&case, 26);
-            spec.memory.as_mut().unwrap().n_chunks = n_chunks;
+            spec.lolm_mut().unwrap().memory.as_mut().unwrap().n_chunks = n_chunks;
             served_equals_whole(&case, &spec, 16, -1.0);
         }
     }
@@ -121,9 +121,9 @@ fn one_chunk_and_many() {
 fn parts_without_history() {
     let case = Case::load("lolm_full");
     let mut spec = short(&case, 16);
-    spec.regime.as_mut().unwrap().neighbor_kernel = None;
+    spec.lolm_mut().unwrap().regime.as_mut().unwrap().neighbor_kernel = None;
     served_equals_whole(&case, &spec, 4, -1.0);
-    spec.gate = None;
+    spec.lolm_mut().unwrap().gate = None;
     served_equals_whole(&case, &spec, 4, -1.0);
 }
 

@@ -3,7 +3,7 @@ use lolm_ir::graph::{Init, LeafId, LeafKind};
 use lolm_ir::interp::run;
 use lolm_ir::{AxisId, Builder, DType, Graph, Op, ValueId};
 use lolm_models::spec::library;
-use lolm_models::{LolmSpec, Noise, Program, build};
+use lolm_models::{Noise, Program, Spec, build};
 use lolm_passes::differentiate::differentiate;
 use lolm_passes::optimizer::expose_gradients;
 use lolm_passes::raise::raise;
@@ -102,11 +102,11 @@ fn maps_that_share_a_concat_are_split_together() {
     assert_eq!((concats(&g), dots(&g)), (0, 6), "{r}");
 }
 
-fn spec(name: &str) -> LolmSpec {
+fn spec(name: &str) -> Spec {
     library(name).unwrap().unwrap()
 }
 
-fn moves(spec: &LolmSpec, program: &Program, machine: Machine) -> Vec<(String, usize)> {
+fn moves(spec: &Spec, program: &Program, machine: Machine) -> Vec<(String, usize)> {
     let (g, _) = raise(&build(spec, program).unwrap()).unwrap();
     let (_, r) = rewrite(&g, machine).unwrap();
     r.moved.into_iter().map(|m| (m.scope, m.made.len())).collect()

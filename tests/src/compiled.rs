@@ -1,11 +1,11 @@
 //! Programs compiled for the CPU and loaded with a golden case's weights.
 use crate::golden::Case;
-use lolm_models::{LolmSpec, Program, build};
+use lolm_models::{Program, Spec, build};
 use lolm_passes::pipeline::{Goal, Source, compile};
 use lolm_runtime::{Artifact, Model};
 
 /// A program of a spec under a name of its own.
-pub fn source(spec: &LolmSpec, name: &str, program: Program, goal: Goal) -> Source {
+pub fn source(spec: &Spec, name: &str, program: Program, goal: Goal) -> Source {
     let mut graph = build(spec, &program).unwrap_or_else(|e| panic!("{name}: {e}"));
     graph.name = name.into();
     Source { graph, goal }

@@ -1,17 +1,22 @@
 //! Golden cases: a spec, its weights, and what PyTorch made of them in f64.
 use lolm_ir::interp::Feeds;
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub const CASES: [&str; 6] = [
+pub const CASES: [&str; 11] = [
     "lolm_plain_decoder",
     "lolm_decoder_memory",
     "lolm_decoder_ssm",
     "lolm_decoder_ssm_memory",
     "lolm_full",
     "lolm_full_mamba_ssm",
+    "transformer",
+    "mamba",
+    "jamba",
+    "griffin",
+    "samba",
 ];
 
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
@@ -19,7 +24,7 @@ pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
 pub struct Case {
     pub name: &'static str,
     pub json: serde_json::Value,
-    pub spec: LolmSpec,
+    pub spec: Spec,
     pub weights: Tensors,
     pub io: Tensors,
 }
@@ -29,9 +34,10 @@ impl Case {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
         let json: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(dir.join("case.json")).unwrap()).unwrap();
-        let spec = LolmSpec::from_case_json("case.json", &json).unwrap();
+        let spec = Spec::from_case_json("case.json", &json).unwrap();
         let read = |file: &str| tensors(&std::fs::read(dir.join(file)).unwrap());
-        Case { name, spec, weights: read("model.safetensors"), io: read("io.safetensors"), json }
+        let weights = stacked(read("model.safetensors"), &spec);
+        Case { name, spec, weights, io: read("io.safetensors"), json }
     }
 
     pub fn batch(&self) -> usize {
@@ -40,13 +46,14 @@ impl Case {
     pub fn seq(&self) -> usize {
         self.spec.training.seq
     }
+    /// The temperature of the regime; 1 for a model that has none.
     pub fn tau(&self) -> f64 {
-        self.json["tau"].as_f64().unwrap()
+        self.spec.lolm().map_or(1.0, |_| self.json["tau"].as_f64().unwrap())
     }
 
     pub fn gradients(&self) -> Tensors {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(self.name);
-        tensors(&std::fs::read(dir.join("grads.safetensors")).unwrap())
+        stacked(tensors(&std::fs::read(dir.join("grads.safetensors")).unwrap()), &self.spec)
     }
 
     /// Weights, τ, and the tensors of io under these names.
@@ -60,6 +67,21 @@ impl Case {
         }
         f
     }
+}
+
+/// Experts, which the files hold one by one, as the parameters that hold all of them.
+fn stacked(mut files: Tensors, spec: &Spec) -> Tensors {
+    let all = lolm_models::parameters(spec).unwrap().into_iter().filter(|(name, _)| name.contains("{}"));
+    for (name, shape) in all {
+        let parts = (0..shape[0]).map(|i| files.remove(&name.replace("{}", &i.to_string())).unwrap());
+        let data = parts.flat_map(|(part, data)| {
+            assert_eq!(part, shape[1..]);
+            data
+        });
+        let data = data.collect();
+        files.insert(name, (shape, data));
+    }
+    files
 }
 
 fn tensors(bytes: &[u8]) -> Tensors {

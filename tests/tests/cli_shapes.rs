@@ -4,7 +4,7 @@ use lolm_ir::graph::{LeafKind, Table};
 use lolm_ir::interp::{self, Feeds};
 use lolm_ir::{DType, Graph};
 use lolm_models::spec::{Override, library_with};
-use lolm_models::{LolmSpec, Noise, Program, build};
+use lolm_models::{Noise, Program, Spec, build};
 use lolm_passes::differentiate::differentiate;
 use lolm_passes::optimizer::expose_gradients;
 use lolm_passes::pipeline::{Goal, Source, compile};
@@ -13,7 +13,7 @@ use lolm_tests::golden::distance;
 use std::collections::BTreeMap;
 
 /// The demo's spec, small, with these keys.
-fn spec(keys: &str) -> LolmSpec {
+fn spec(keys: &str) -> Spec {
     let small = "d_model=12 n_heads=2 n_layers=1 d_ff=20 vocab_size=37 max_seq_len=64 ssm.d_state=3 ssm.n_layers=1 \
          memory.n_slots=5 memory.slot_dim=7 memory.n_banks=2 memory.n_chunks=3 regime.n_codes=6 regime.d_regime=5 \
          loss.cpc_proj_dim=6 loss.future_window=4 training.seq=8";

@@ -17,7 +17,7 @@ fn tokens(case: &Case) -> Vec<u32> {
 fn full_pass(case: &Case, m: &mut Model) -> Vec<f32> {
     let ids = tokens(case).iter().map(|t| *t as i32).collect();
     let mut given = vec![("tokens", Tensor::i32(&[1, CONTEXT], ids))];
-    if case.spec.regime.is_some() {
+    if case.spec.regime().is_some() {
         given.push(("tau", Tensor::f32(&[], vec![case.tau() as f32])));
     }
     m.call("forward", &given).unwrap()["logits"].as_f32().unwrap().to_vec()

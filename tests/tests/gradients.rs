@@ -2,7 +2,7 @@
 use lolm_ir::graph::{Graph, LeafId, LeafKind, ValueId};
 use lolm_ir::interp::{self, Feeds};
 use lolm_ir::op::Op;
-use lolm_models::{LolmSpec, Noise, Program};
+use lolm_models::{Noise, Program, Spec};
 use lolm_passes::canonicalize::canonicalize;
 use lolm_passes::differentiate::{Gradients, differentiate};
 use lolm_passes::optimizer::{AdamW, attach, expose_gradients};
@@ -17,7 +17,7 @@ const TOLERANCE: f64 = 1e-5;
 struct Case {
     name: &'static str,
     json: Value,
-    spec: LolmSpec,
+    spec: Spec,
     /// Weights, tokens, targets, noise and τ.
     feeds: Feeds,
     grads: Feeds,
@@ -28,7 +28,7 @@ impl Case {
         let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
         let read = |file: &str| tensors(&std::fs::read(dir.join(file)).unwrap());
         let json: Value = serde_json::from_slice(&std::fs::read(dir.join("case.json")).unwrap()).unwrap();
-        let spec = LolmSpec::from_case_json("case.json", &json).unwrap();
+        let spec = Spec::from_case_json("case.json", &json).unwrap();
         let mut feeds = read("model.safetensors");
         feeds.extend(read("io.safetensors"));
         feeds.insert("tau".into(), vec![json["tau"].as_f64().unwrap()]);

@@ -2,12 +2,12 @@
 use lolm_ir::plan::Module;
 use lolm_ir::plan::text;
 use lolm_models::spec::{LIBRARY, library};
-use lolm_models::{LolmSpec, Noise, Program, build};
+use lolm_models::{Noise, Program, Spec, build};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Source, compile};
 use lolm_tests::golden::{CASES, Case};
 
-fn module(spec: &LolmSpec, programs: &[(Program, Goal)]) -> Module {
+fn module(spec: &Spec, programs: &[(Program, Goal)]) -> Module {
     let source = |(p, goal): &(Program, Goal)| Source { graph: build(spec, p).unwrap(), goal: *goal };
     let sources: Vec<Source> = programs.iter().map(source).collect();
     compile(&sources, &mut |_, _| ()).unwrap()
@@ -22,7 +22,7 @@ fn reads_back(name: &str, m: &Module) {
     }
 }
 
-fn adamw(spec: &LolmSpec) -> Goal {
+fn adamw(spec: &Spec) -> Goal {
     let o = &spec.optimizer;
     Goal::Train(AdamW {
         beta1: o.betas[0],

@@ -73,11 +73,11 @@ fn a_prompt_in_any_chunks_on_any_threads_gives_the_same_bits() {
             assert!(same, "{}: {threads} threads, {isa:?}, cut at {cuts:?}", case.name);
         }
         // With several chunks of memory, a sequence shorter than the longest cuts them elsewhere.
-        if case.spec.memory.as_ref().is_none_or(|m| m.n_chunks == 1) {
+        if case.spec.memory().is_none_or(|m| m.n_chunks == 1) {
             let mut model = load(&bytes, 2, Isa::detect());
             let tokens = Tensor::i32(&[1, PROMPT], prompt.iter().map(|t| *t as i32).collect());
             let mut inputs = vec![("tokens", tokens)];
-            if case.spec.regime.is_some() {
+            if case.spec.regime().is_some() {
                 inputs.push(("tau", Tensor::f32(&[], vec![0.5])));
             }
             let out = model.call("whole", &inputs).unwrap();
@@ -103,7 +103,7 @@ fn generation_is_a_function_of_prompt_and_seed() {
     let first = generated(1);
     assert_eq!(first, generated(3));
     assert_eq!(first.tokens.len(), 20);
-    let codes = case.spec.regime.as_ref().map_or(0, |r| r.n_codes as i32);
+    let codes = case.spec.regime().map_or(0, |r| r.n_codes as i32);
     let fits = |t: &lolm_runtime::generate::Trace| {
         t.gate.is_some_and(|g| (0.0..=1.0).contains(&g)) && t.regime.is_some_and(|r| (0..codes).contains(&r))
     };
@@ -183,7 +183,7 @@ fn evaluation_counts_every_token_and_describes_the_gate() {
     let uniform = (case.spec.vocab_size as f64).ln();
     assert!((learned.loss / uniform - 1.0).abs() < 0.1, "{} is not near {uniform}", learned.loss);
     let gate = learned.gate.unwrap();
-    assert_eq!(gate.means.len(), case.spec.d_model);
+    assert_eq!(gate.means.len(), case.spec.lolm().unwrap().d_model);
     assert!(gate.histogram.iter().all(|h| (h.iter().sum::<f64>() - 1.0).abs() < 1e-9));
     let usage = learned.regime_usage.unwrap();
     assert!((usage.iter().sum::<f64>() - 1.0).abs() < 1e-9 && learned.memory_entropy.is_some());

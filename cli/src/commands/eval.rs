@@ -87,7 +87,7 @@ const ABLATION: [Option<f32>; 4] = [None, Some(0.0), Some(0.5), Some(1.0)];
 
 /// Evaluates a text with the gate as learned, and, if the model has one, forced.
 pub fn ablation(t: &mut Trained, text: &Text, how: How) -> Result<Vec<Found>> {
-    let gates = if t.spec.gate.is_some() { &ABLATION[..] } else { &ABLATION[..1] };
+    let gates = if t.spec.gate().is_some() { &ABLATION[..] } else { &ABLATION[..1] };
     gates.iter().map(|gate| one(t, text, *gate, how)).collect()
 }
 
@@ -119,7 +119,7 @@ impl Eval {
     pub fn run(self) -> Result<()> {
         let mut t = load(&self.model, self.weights.as_deref(), self.threads)?;
         ensure!(
-            t.spec.gate.is_some() || self.gate.is_none() && !self.ablation,
+            t.spec.gate().is_some() || self.gate.is_none() && !self.ablation,
             "{} has no gate that could be forced",
             t.name
         );

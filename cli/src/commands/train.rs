@@ -9,7 +9,7 @@ use crate::spec::{self, Named, Overrides, is_artifact};
 use crate::training::{Job, Summary, same_programs};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use lolm_models::spec::Override;
 use lolm_runtime::Artifact;
 use lolm_runtime::train::Outcome;
@@ -57,7 +57,7 @@ pub struct Train {
 /// A run before its first step.
 struct Start {
     name: String,
-    spec: LolmSpec,
+    spec: Spec,
     folder: RunFolder,
     /// If it need not be compiled.
     artifact: Option<Artifact>,
@@ -155,7 +155,7 @@ impl Train {
         self.check_folder(&folder)?;
         let artifact = open(path)?;
         let compiled = spec_of(&artifact)?;
-        let spec = LolmSpec::parse_with("the artifact's spec", &artifact.manifest.spec, &self.overrides.set)?;
+        let spec = Spec::parse_with("the artifact's spec", &artifact.manifest.spec, &self.overrides.set)?;
         ensure!(
             same_programs(&compiled, &spec),
             "{} is compiled: of its spec only the steps, warmup, floor, seed, skip_limit, lr and temperatures can change",

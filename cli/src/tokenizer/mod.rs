@@ -21,7 +21,7 @@ pub use stop::Stop;
 use affix::Affix;
 use anyhow::{Context, Result, ensure};
 use file::File;
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use lolm_models::spec::Tokenizer as Kind;
 use pieces::Pieces;
 use std::path::Path;
@@ -51,10 +51,11 @@ enum Encoder {
 
 impl Tokenizer {
     /// The tokenizer of a spec.
-    pub fn of(spec: &LolmSpec) -> Result<Tokenizer> {
-        let t = match spec.tokenizer {
+    pub fn of(spec: &Spec) -> Result<Tokenizer> {
+        let t = match &spec.tokenizer {
             Kind::Bytes => Tokenizer::bytewise(),
             Kind::Gpt2 => Tokenizer::gpt2()?,
+            Kind::File(path) => Tokenizer::open(Path::new(path))?,
         };
         t.within(spec.vocab_size)
     }

@@ -1,6 +1,6 @@
 //! The files of a golden case.
 use anyhow::{Context, Result, bail};
-use lolm_models::LolmSpec;
+use lolm_models::Spec;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub struct Tensor {
 pub struct Case {
     pub name: String,
     pub folder: PathBuf,
-    pub spec: LolmSpec,
+    pub spec: Spec,
     pub batch: usize,
     pub seq: usize,
     pub tau: f64,
@@ -38,7 +38,7 @@ impl Case {
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = path.display().to_string();
         let json: Value = serde_json::from_str(&text).with_context(|| format!("{file} is not JSON"))?;
-        let spec = LolmSpec::from_case_json(&file, &json)?;
+        let spec = Spec::from_case_json(&file, &json)?;
         let at = |key: &str| format!("{file}: `{key}`");
         let losses = json["losses"].as_object().with_context(|| format!("{} must be an object", at("losses")))?;
         let losses = losses.iter().map(|(name, x)| Ok((name.clone(), number(x, &at(name))?)));
@@ -48,12 +48,12 @@ impl Case {
             folder: folder.into(),
             batch: spec.training.batch,
             seq: spec.training.seq,
-            tau: number(&json["tau"], &at("tau"))?,
+            tau: if spec.lolm().is_some() { number(&json["tau"], &at("tau"))? } else { 1.0 },
             losses: losses.collect::<Result<_>>()?,
             grad_norm: number(&json["grad_norm"], &at("grad_norm"))?,
             trajectory: trajectory(&json["trajectory"], &at("trajectory"))?,
             io: tensors(&folder.join("io.safetensors"))?,
-            gradients: tensors(&folder.join("grads.safetensors"))?,
+            gradients: stacked(tensors(&folder.join("grads.safetensors"))?, &spec)?,
             spec,
         })
     }
@@ -74,6 +74,23 @@ impl Case {
         }
         Ok(t)
     }
+}
+
+/// Experts, which the file holds one by one, as the gradients of the parameters that hold all of them.
+fn stacked(mut files: Tensors, spec: &Spec) -> Result<Tensors> {
+    for (name, shape) in lolm_models::parameters(spec)?.into_iter().filter(|(name, _)| name.contains("{}")) {
+        let mut data = vec![];
+        for i in 0..shape[0] {
+            let one = name.replace("{}", &i.to_string());
+            let part = files.remove(&one).with_context(|| format!("grads.safetensors has no `{one}`"))?;
+            if part.shape != shape[1..] {
+                bail!("`{one}` in grads.safetensors has the shape {:?}, expected {:?}", part.shape, &shape[1..]);
+            }
+            data.extend(part.data);
+        }
+        files.insert(name, Tensor { shape, data });
+    }
+    Ok(files)
 }
 
 fn number(v: &Value, at: &str) -> Result<f64> {

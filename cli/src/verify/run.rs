@@ -129,7 +129,7 @@ impl Runner<'_> {
         for name in case.io.keys().filter(|n| !n.starts_with("eval.") && !inputs.contains(&n.as_str())) {
             self.rows.push(Row::fault("input", name, OUTPUTS, "the model takes no such tensor"));
         }
-        if case.io.contains_key("train.gumbel") && case.spec.regime.is_none() {
+        if case.io.contains_key("train.gumbel") && case.spec.regime().is_none() {
             self.rows.push(Row::fault("input", "train.gumbel", OUTPUTS, "the model has no regime layer"));
         }
         Ok(())
@@ -144,7 +144,7 @@ impl Runner<'_> {
                 format!("`{name}` in io.safetensors forces the gate to {text}, expected a number from 0 to 1")
             })?;
             let name = &name["eval.".len()..];
-            if case.spec.gate.is_none() {
+            if case.spec.gate().is_none() {
                 self.rows.push(Row::fault("output", name, OUTPUTS, "the model has no gate"));
                 continue;
             }
@@ -152,7 +152,7 @@ impl Runner<'_> {
             let logits = ours.get("logits").context("bug: the program `forced` gives no logits")?;
             self.compare("output", name, OUTPUTS, logits, theirs);
         }
-        if case.spec.gate.is_some() {
+        if case.spec.gate().is_some() {
             // A negative value leaves the gate as learned.
             let ours = self.call("forced", &[("gate.force", -1.0)])?;
             let (logits, theirs) = (ours.get("logits"), case.io.get("eval.logits"));

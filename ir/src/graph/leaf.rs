@@ -26,6 +26,11 @@ pub enum Init {
         lo: f32,
         hi: f32,
     },
+    /// softplus⁻¹ of -log(a) for a² drawn uniformly in \[lo², hi²\] (Griffin's recurrent parameter).
+    Decay {
+        lo: f32,
+        hi: f32,
+    },
 }
 impl Eq for Init {}
 impl std::hash::Hash for Init {
@@ -38,13 +43,36 @@ impl std::hash::Hash for Init {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
-    /// cos(pos · theta^(-2i/dim)) with dims \[pos, i\], dim = 2 len(i).
+    /// cos(pos · f) of frequencies f = theta^(-2i/dim), perhaps scaled, with dims \[pos, i\], dim = 2 len(i).
     RopeCos {
         theta: f64,
+        scaling: Option<RopeScaling>,
     },
     RopeSin {
         theta: f64,
+        scaling: Option<RopeScaling>,
     },
+}
+
+/// Llama 3's change of the frequencies f of a rotary embedding: those of wavelengths 2π/f above `original_context /
+/// low_freq_factor` are divided by `factor`, those below `original_context / high_freq_factor` stay, and between them
+/// the two are blended linearly in the inverse wavelength.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RopeScaling {
+    pub factor: f64,
+    pub low_freq_factor: f64,
+    pub high_freq_factor: f64,
+    pub original_context: usize,
+}
+
+impl RopeScaling {
+    /// The frequency that stands in place of this one, in radians a position.
+    pub fn apply(&self, frequency: f64) -> f64 {
+        let turns = self.original_context as f64 * frequency / std::f64::consts::TAU;
+        let kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
+        let kept = kept.clamp(0.0, 1.0);
+        frequency * (kept + (1.0 - kept) / self.factor)
+    }
 }
 impl Eq for Table {}
 impl std::hash::Hash for Table {

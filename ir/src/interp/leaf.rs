@@ -46,11 +46,14 @@ fn stored_table(g: &Graph, leaf: &Leaf, t: &Table) -> Result<Vec<f64>, InterpErr
 
 /// The contents of a table of positions × frequencies, row-major.
 pub fn table(t: &Table, rows: usize, cols: usize) -> Vec<f64> {
-    let (theta, f): (f64, fn(f64) -> f64) = match t {
-        Table::RopeCos { theta } => (*theta, f64::cos),
-        Table::RopeSin { theta } => (*theta, f64::sin),
+    let (theta, scaling, f): (f64, _, fn(f64) -> f64) = match t {
+        Table::RopeCos { theta, scaling } => (*theta, scaling, f64::cos),
+        Table::RopeSin { theta, scaling } => (*theta, scaling, f64::sin),
     };
-    let rate = |i: usize| theta.powf(-(i as f64) / cols as f64);
+    let rate = |i: usize| {
+        let frequency = theta.powf(-(i as f64) / cols as f64);
+        scaling.map_or(frequency, |s| s.apply(frequency))
+    };
     (0..rows).flat_map(|pos| (0..cols).map(move |i| f(pos as f64 * rate(i)))).collect()
 }
 

@@ -3,7 +3,7 @@ use super::TextError;
 use super::lex::{Kind, Token, lex};
 use super::near::near;
 use crate::dtype::DType;
-use crate::graph::{Init, Table};
+use crate::graph::{Init, RopeScaling, Table};
 use std::ops::DerefMut;
 use std::str::FromStr;
 
@@ -169,12 +169,13 @@ impl Cursor {
 impl Cursor {
     pub fn init(&mut self) -> Result<Init> {
         self.keyword("init")?;
-        let kinds = ["zeros", "constant", "normal", "log_range", "dt_bias"];
+        let kinds = ["zeros", "constant", "normal", "log_range", "dt_bias", "decay"];
         Ok(match self.one_of("how the parameter starts", &kinds)?.as_str() {
             "zeros" => Init::Zeros,
             "constant" => Init::Constant(self.float32()?),
             "normal" => Init::Normal(self.float32()?),
             "log_range" => Init::LogRange,
+            "decay" => Init::Decay { lo: self.float32()?, hi: self.float32()? },
             _ => Init::DtBias { lo: self.float32()?, hi: self.float32()? },
         })
     }
@@ -192,7 +193,24 @@ impl Cursor {
     pub fn table(&mut self) -> Result<Table> {
         let kind = self.one_of("the table's formula", &["rope_cos", "rope_sin"])?;
         let theta = self.float64()?;
-        Ok(if kind == "rope_cos" { Table::RopeCos { theta } } else { Table::RopeSin { theta } })
+        let scaling = self.rope_scaling()?;
+        Ok(match kind.as_str() {
+            "rope_cos" => Table::RopeCos { theta, scaling },
+            _ => Table::RopeSin { theta, scaling },
+        })
+    }
+
+    fn rope_scaling(&mut self) -> Result<Option<RopeScaling>> {
+        if !self.eat_word("llama3") {
+            return Ok(None);
+        }
+        let (factor, low_freq_factor, high_freq_factor) = (self.float64()?, self.float64()?, self.float64()?);
+        Ok(Some(RopeScaling {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context: self.integer("the context of the frequencies")?,
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 use super::lex::{is_name, is_word_start, quoted};
 use crate::axis::AxisId;
 use crate::dtype::{DType, Scalar};
-use crate::graph::{Dim, Graph, Init, Leaf, LeafKind, Node, ScopeId, Table, Type};
+use crate::graph::{Dim, Graph, Init, Leaf, LeafKind, Node, RopeScaling, ScopeId, Table, Type};
 use crate::op::{Attr, Op};
 
 /// The widest line of axes.
@@ -111,15 +111,22 @@ pub(crate) fn init_text(init: Init) -> String {
         Init::Constant(x) => format!("constant {}", float32(x)),
         Init::Normal(x) => format!("normal {}", float32(x)),
         Init::LogRange => "log_range".into(),
+        Init::Decay { lo, hi } => format!("decay {} {}", float32(lo), float32(hi)),
         Init::DtBias { lo, hi } => format!("dt_bias {} {}", float32(lo), float32(hi)),
     }
 }
 
 pub(crate) fn table_text(table: Table) -> String {
     match table {
-        Table::RopeCos { theta } => format!("rope_cos {}", float64(theta)),
-        Table::RopeSin { theta } => format!("rope_sin {}", float64(theta)),
+        Table::RopeCos { theta, scaling } => format!("rope_cos {}{}", float64(theta), scaling_text(scaling)),
+        Table::RopeSin { theta, scaling } => format!("rope_sin {}{}", float64(theta), scaling_text(scaling)),
     }
+}
+
+fn scaling_text(scaling: Option<RopeScaling>) -> String {
+    let Some(s) = scaling else { return String::new() };
+    let factors = [s.factor, s.low_freq_factor, s.high_freq_factor].map(float64).join(" ");
+    format!(" llama3 {factors} {}", s.original_context)
 }
 
 fn node_line(g: &Graph, i: usize, node: &Node) -> String {

@@ -80,8 +80,8 @@ fn every_kind_of_leaf_reads_back() {
         b.param(&format!("p{n}"), init, &[vec![t, i], vec![]]);
     }
     b.leaf("s", LeafKind::State { init: Some("p 0".into()) }, DType::F32, &[]);
-    b.table("cos", Table::RopeCos { theta: 1e4 }, &[vec![t], vec![i]]);
-    b.table("sin", Table::RopeSin { theta: 0.1 }, &[vec![t], vec![i]]);
+    b.table("cos", Table::RopeCos { theta: 1e4, scaling: None }, &[vec![t], vec![i]]);
+    b.table("sin", Table::RopeSin { theta: 0.1, scaling: None }, &[vec![t], vec![i]]);
     b.input("mask", DType::Bool, &[vec![t]]);
     round_trip(&b.finish().unwrap());
 }

@@ -312,8 +312,8 @@ fn cross_entropy_ignores_negative_targets() {
 
 #[test]
 fn rotation_tables_follow_their_formula() {
-    let cos = table(&Table::RopeCos { theta: 10000. }, 3, 2);
-    let sin = table(&Table::RopeSin { theta: 10000. }, 3, 2);
+    let cos = table(&Table::RopeCos { theta: 10000., scaling: None }, 3, 2);
+    let sin = table(&Table::RopeSin { theta: 10000., scaling: None }, 3, 2);
     close(&cos, &[1., 1., 1f64.cos(), 0.01f64.cos(), 2f64.cos(), 0.02f64.cos()]);
     close(&sin, &[0., 0., 1f64.sin(), 0.01f64.sin(), 2f64.sin(), 0.02f64.sin()]);
 }

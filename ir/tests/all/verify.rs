@@ -23,7 +23,7 @@ fn sound() -> Graph {
     let x = b.input("x", DType::F32, &dims(&[t, d])); // %1
     let init = LeafKind::State { init: Some("w".into()) };
     let state = b.leaf("state", init, DType::F32, &dims(&[t, d])); // %2
-    b.table("cos", Table::RopeCos { theta: 1e4 }, &dims(&[t, d])); // %3
+    b.table("cos", Table::RopeCos { theta: 1e4, scaling: None }, &dims(&[t, d])); // %3
     b.scope("layer");
     let k = b.rename(x, t, s); // %4
     let (seed, step) = (b.int(1), b.int(2)); // %5, %6

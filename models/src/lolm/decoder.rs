@@ -1,6 +1,7 @@
 //! The surface path: a pre-norm Transformer decoder with interleaved RoPE and exact GELU.
-use super::cx::{Axes, Cx};
+use super::Cx;
 use crate::blocks::{gelu, layer_norm, linear, rope_interleaved, slice_or_rename, softmax};
+use crate::cx::Axes;
 use lolm_ir::graph::{Init, Table};
 use lolm_ir::{AxisId, DType, Op, ValueId};
 
@@ -61,11 +62,11 @@ fn own_axes(cx: &mut Cx) -> Own {
 
 fn shared(cx: &mut Cx, own: Own) -> Shared {
     let (t, s) = (cx.ax.t, cx.ax.s);
-    let (theta, context) = (cx.spec.rope_theta, cx.spec.max_seq_len);
+    let (theta, context) = (cx.spec.rope_theta, cx.context);
     let place = cx.axis("place", context);
     let dims = [vec![place], vec![own.i]];
-    let cos = cx.table("rope.cos", Table::RopeCos { theta }, &dims); // [place, i]
-    let sin = cx.table("rope.sin", Table::RopeSin { theta }, &dims); // [place, i]
+    let cos = cx.table("rope.cos", Table::RopeCos { theta, scaling: None }, &dims); // [place, i]
+    let sin = cx.table("rope.sin", Table::RopeSin { theta, scaling: None }, &dims); // [place, i]
     let positions = cx.positions(); // [t] or [b, t]
     let turn = |cx: &mut Cx, table| match cx.pos {
         None => slice_or_rename(cx, table, place, 0, t), // [t, i]

@@ -1,5 +1,5 @@
 //! The manifestation gate and the fusion of the two paths.
-use super::cx::{Axes, Cx};
+use super::Cx;
 use super::memory::Memory;
 use super::regime::Regime;
 use crate::blocks::{concat, gelu, layer_norm, linear, sigmoid, sum_of};
@@ -95,7 +95,8 @@ pub fn fuse(cx: &mut Cx, paths: &Paths, gate: Option<ValueId>) -> ValueId {
 }
 
 fn square_map(cx: &mut Cx, name: &str, x: ValueId) -> ValueId {
-    let Axes { d, c, .. } = cx.ax;
+    let (d, width) = (cx.ax.d, cx.spec.d_model);
+    let c = cx.axis("c", width);
     let w = cx.map(name, vec![d], vec![c]);
     let x = cx.rename(x, d, c); // [b, t, c]
     linear(cx, &[c], x, w, None)

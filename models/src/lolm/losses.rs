@@ -1,9 +1,12 @@
 //! The losses. A part whose input is degenerate (a sequence no longer than the window, no variance) counts as 0.
-use super::cx::{Axes, Cx};
+use super::Cx;
 use super::gate::Paths;
 use super::memory::Memory;
 use super::regime::Regime;
-use crate::blocks::{clamp, entropy, gelu, linear, log_sum_exp, one_hot, sigmoid, slice_or_rename, unit};
+use crate::blocks::{
+    clamp, entropy, gelu, linear, log_sum_exp, mean_over_targets, one_hot, sigmoid, slice_or_rename, unit,
+};
+use crate::cx::Axes;
 use lolm_ir::op::{Op, Unary};
 use lolm_ir::{AxisId, ValueId};
 
@@ -16,7 +19,9 @@ pub struct Losses {
 /// All losses that the parts of the model have. `token` is the loss of each token, `[b, t]`.
 pub fn losses(cx: &mut Cx, paths: &Paths, gate: Option<ValueId>, token: ValueId, targets: ValueId) -> Losses {
     let weights = cx.spec.loss.clone();
-    let tok = mean_over_targets(cx, token, targets);
+    let Axes { b, t, .. } = cx.ax;
+    cx.scope("loss.tok");
+    let tok = mean_over_targets(cx, b, t, token, targets);
     let mut weighted: Vec<(&'static str, f64, ValueId)> = vec![];
     if let Some(z) = paths.z {
         let x = future(cx, paths.h, z);
@@ -51,35 +56,6 @@ pub fn losses(cx: &mut Cx, paths: &Paths, gate: Option<ValueId>, token: ValueId,
 /// A part counts for at most 50 either way.
 fn bounded(cx: &mut Cx, x: ValueId) -> ValueId {
     clamp(cx, x, -50.0, 50.0)
-}
-
-/// Cross-entropy of each token under the tied head, 0 where the target is negative. `[b, t]`
-pub fn token_loss(cx: &mut Cx, logits: ValueId, targets: ValueId) -> ValueId {
-    cx.scope("loss.tok");
-    let v = cx.ax.v;
-    let lse = log_sum_exp(cx, v, logits); // [b, t]
-    let picked = cx.gather(logits, v, targets); // [b, t]
-    let loss = cx.sub(lse, picked);
-    let (counts, nothing) = (counts(cx, targets), cx.num(0.0));
-    cx.select(counts, loss, nothing)
-}
-
-/// `bool[b, t]`: true where there is a target.
-fn counts(cx: &mut Cx, targets: ValueId) -> ValueId {
-    let zero = cx.int(0);
-    cx.le(zero, targets)
-}
-
-fn mean_over_targets(cx: &mut Cx, token: ValueId, targets: ValueId) -> ValueId {
-    cx.scope("loss.tok");
-    let Axes { b, t, .. } = cx.ax;
-    let counts = counts(cx, targets);
-    let (one, zero) = (cx.num(1.0), cx.num(0.0));
-    let counts = cx.select(counts, one, zero); // [b, t]
-    let n = cx.sum(&[b, t], counts);
-    let n = cx.max(n, one);
-    let sum = cx.sum(&[b, t], token);
-    cx.div(sum, n)
 }
 
 /// The first `T - k` positions and the last, as one axis; nothing if no position has a future.

@@ -3,8 +3,9 @@
 //! A chunk reads what the chunks before it wrote, so the first reads the learned start and what the last writes is
 //! never read. Over a whole sequence the chunks are unrolled; when tokens come a few at a time, the slots and the sum of
 //! h over the chunk so far are states, and the slots change when a chunk is full.
-use super::cx::{Axes, Cx};
+use super::Cx;
 use crate::blocks::{joined, linear, sigmoid, slice_or_rename, softmax, sum_of};
+use crate::cx::Axes;
 use crate::spec::MemorySpec;
 use lolm_ir::graph::{Init, LeafKind};
 use lolm_ir::op::Binary;
@@ -177,7 +178,7 @@ fn going_on(cx: &mut Cx, spec: &MemorySpec, own: Own, banks: &[Bank], h: ValueId
 /// mean of h over it (`[b, d]`). The sum runs token by token, so that it does not depend on how many come at once.
 fn border(cx: &mut Cx, spec: &MemorySpec, h: ValueId, pos: ValueId) -> (ValueId, ValueId) {
     cx.scope("memory.sum");
-    let (Axes { b, t, d, .. }, tokens, len) = (cx.ax, cx.tokens(), cx.spec.chunk_len());
+    let (Axes { b, t, d, .. }, tokens, len) = (cx.ax, cx.tokens(), chunk_len(cx));
     let before = cx.state("memory.sum", DType::F32, &[vec![b], vec![d]]);
     let sum = if tokens == 1 {
         let x = cx.last(h);
@@ -199,4 +200,9 @@ fn border(cx: &mut Cx, spec: &MemorySpec, h: ValueId, pos: ValueId) -> (ValueId,
     cx.write(before, after);
     let count = cx.num(len as f32);
     (full, cx.div(sum, count))
+}
+
+/// Tokens of a chunk when tokens come one at a time.
+fn chunk_len(cx: &Cx) -> usize {
+    cx.context / cx.spec.memory.as_ref().map_or(1, |m| m.n_chunks)
 }

@@ -1,48 +1,24 @@
 //! The programs of a LOLM: functions of the spec and a shape.
-use super::cx::{Axes, Cx};
+use super::Cx;
 use super::decoder::{decoder, tok_emb};
 use super::gate::{Paths, fuse, gate};
-use super::losses::{argmax, losses, mean_gate, memory_entropy, token_loss};
+use super::losses::{argmax, losses, mean_gate, memory_entropy};
 use super::memory::memory;
 use super::regime::{Noise, regime};
 use super::ssm::ssm;
-use crate::blocks::one_hot;
-use crate::spec::LolmSpec;
-use lolm_ir::graph::LeafKind;
-use lolm_ir::{DType, Graph, GraphError, ValueId};
-
-/// A program and its shape. Inputs are declared where they are used: `tokens` and `targets` `i32[b,t]` (-1 is ignored),
-/// `tau` `f32[]`, `seed` and `step` `i32[]`, `gate.force` `f32[]` (negative: as learned), `pos` `i32[b]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Program {
-    /// Forward with losses: `loss.total`, `loss.tok` and every other `loss.<part>`, and `gate.mean`.
-    Train { batch: usize, seq: usize, noise: Noise },
-    /// Forward without noise: `logits`, and `h`, `z`, `mem_read`, `mem_attn`, `regime_probs`, `gate` where present.
-    Forward { batch: usize, seq: usize, forced_gate: bool },
-    /// `loss` of each token, `gate.mean` by feature, `gate.histogram`, `regime.usage`, `memory.entropy`.
-    Eval { batch: usize, seq: usize },
-    /// Tokens that go on from states: `logits` of the last one, `gate`, and `regime`, the code of each token. The tokens
-    /// lie within one memory chunk: their number divides it and `pos`.
-    Step { slots: usize, tokens: usize },
-}
-
-/// Why there is no such program.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error("program {program}: {what} is {found}, expected {expected}")]
-    Shape { program: &'static str, what: &'static str, found: usize, expected: String },
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-}
+use crate::blocks::{one_hot, token_loss};
+use crate::cx::Axes;
+use crate::program::{BuildError, Program};
+use crate::spec::{LolmSpec, Spec};
+use lolm_ir::{DType, Graph, ValueId};
 
 /// Bins of the histogram of gate values over [0, 1].
 pub const HISTOGRAM_BINS: usize = 20;
 
 /// The graph of a program.
-pub fn build(spec: &LolmSpec, program: &Program) -> Result<Graph, BuildError> {
-    program.check(spec)?;
-    let (batch, tokens) = program.shape();
-    let mut cx = Cx::new(program.name(), spec, batch, tokens, matches!(program, Program::Step { .. }));
+pub fn build(spec: &Spec, lolm: &LolmSpec, program: &Program) -> Result<Graph, BuildError> {
+    let len = program.lengths(spec, lolm.d_model, spec.max_seq_len);
+    let mut cx = Cx::new(program.name(), lolm, len, matches!(program, Program::Step { .. }));
     match program {
         Program::Train { noise, .. } => train(&mut cx, *noise),
         Program::Forward { forced_gate, .. } => forward(&mut cx, *forced_gate),
@@ -50,76 +26,6 @@ pub fn build(spec: &LolmSpec, program: &Program) -> Result<Graph, BuildError> {
         Program::Step { .. } => step(&mut cx),
     }
     Ok(cx.into_builder().finish()?)
-}
-
-/// Names and shapes of the parameters of the model, in the order of the graph. The heads of the loss are not among
-/// them: they are trained and stored beside the model, but the published counts leave them out.
-pub fn parameters(spec: &LolmSpec) -> Result<Vec<(String, Vec<usize>)>, BuildError> {
-    Ok(all_parameters(spec)?.into_iter().filter(|(n, _)| !n.starts_with("loss.")).collect())
-}
-
-/// Names and shapes of the parameters that only training needs.
-pub fn loss_parameters(spec: &LolmSpec) -> Result<Vec<(String, Vec<usize>)>, BuildError> {
-    Ok(all_parameters(spec)?.into_iter().filter(|(n, _)| n.starts_with("loss.")).collect())
-}
-
-fn all_parameters(spec: &LolmSpec) -> Result<Vec<(String, Vec<usize>)>, BuildError> {
-    let g = build(spec, &Program::Train { batch: 1, seq: spec.max_seq_len, noise: Noise::Random })?;
-    let params = g.leaves.iter().filter(|l| matches!(l.kind, LeafKind::Param(_)));
-    Ok(params.map(|l| (l.name.clone(), l.shape(&g))).collect())
-}
-
-/// The numbers of tokens in which a prompt may be taken in, longest first. Taken greedily, with each only at a position
-/// that it divides, they end at every chunk border.
-pub fn prefill_sizes(spec: &LolmSpec) -> Vec<usize> {
-    let (len, whole) = (spec.chunk_len(), spec.memory.as_ref().is_none_or(|m| m.n_chunks == 1));
-    let fits = |n: &usize| if whole { *n <= len } else { len % n == 0 };
-    [256, 128, 64, 32, 16, 8, 4, 2, 1].into_iter().filter(fits).collect()
-}
-
-impl Program {
-    pub fn name(&self) -> &'static str {
-        match self {
-            Program::Train { .. } => "train",
-            Program::Forward { .. } => "forward",
-            Program::Eval { .. } => "eval",
-            Program::Step { .. } => "step",
-        }
-    }
-
-    /// Sequences and tokens of each.
-    pub fn shape(&self) -> (usize, usize) {
-        match *self {
-            Program::Train { batch, seq, .. } | Program::Forward { batch, seq, .. } | Program::Eval { batch, seq } => {
-                (batch, seq)
-            }
-            Program::Step { slots, tokens } => (slots, tokens),
-        }
-    }
-
-    fn check(&self, spec: &LolmSpec) -> Result<(), BuildError> {
-        let (batch, tokens) = self.shape();
-        let program = self.name();
-        let shape = |what, found, expected: String| Err(BuildError::Shape { program, what, found, expected });
-        if batch == 0 {
-            return shape("the batch", batch, "1 or more".into());
-        }
-        if tokens == 0 || tokens > spec.max_seq_len {
-            return shape("the number of tokens", tokens, format!("1 to max_seq_len = {}", spec.max_seq_len));
-        }
-        match self {
-            Program::Step { .. } if !prefill_sizes(spec).contains(&tokens) => {
-                shape("the number of tokens", tokens, format!("one of {:?}", prefill_sizes(spec)))
-            }
-            Program::Step { .. } => Ok(()),
-            Program::Train { .. } | Program::Forward { .. } | Program::Eval { .. } => match &spec.memory {
-                Some(m) if tokens < m.n_chunks => {
-                    shape("the number of tokens", tokens, format!("at least memory.n_chunks = {}", m.n_chunks))
-                }
-                _ => Ok(()),
-            },
-        }
-    }
 }
 
 /// What the model gives before the head.
@@ -162,11 +68,13 @@ fn head(cx: &mut Cx, o: ValueId) -> ValueId {
 }
 
 fn train(cx: &mut Cx, noise: Noise) {
-    cx.dropout = cx.spec.dropout > 0.0;
+    cx.dropout = (cx.spec.dropout > 0.0).then_some(cx.spec.dropout as f32);
     let m = model(cx, Some(noise), false);
     let logits = head(cx, m.o); // [b, t, v]
     let targets = ids(cx, "targets");
-    let token = token_loss(cx, logits, targets); // [b, t]
+    cx.scope("loss.tok");
+    let v = cx.ax.v;
+    let token = token_loss(cx, v, logits, targets); // [b, t]
     let losses = losses(cx, &m.paths, m.gate, token, targets);
     cx.output("loss.total", losses.total, &[]);
     for (part, value) in losses.parts {
@@ -201,11 +109,12 @@ fn forward(cx: &mut Cx, forced_gate: bool) {
 }
 
 fn eval(cx: &mut Cx) {
-    let Axes { b, t, d, .. } = cx.ax;
+    let Axes { b, t, d, v, .. } = cx.ax;
     let m = model(cx, None, true);
     let logits = head(cx, m.o); // [b, t, v]
     let targets = ids(cx, "targets");
-    let loss = token_loss(cx, logits, targets); // [b, t]
+    cx.scope("loss.tok");
+    let loss = token_loss(cx, v, logits, targets); // [b, t]
     cx.output("loss", loss, &[vec![b], vec![t]]);
     if let Some(g) = m.gate {
         cx.scope("eval.gate");

@@ -1,6 +1,7 @@
 //! The regime layer: a soft code over a few modes, sharpened by a temperature that is data.
-use super::cx::{Axes, Cx};
+use super::Cx;
 use crate::blocks::{clamp, joined, linear, softmax, stack};
+use crate::cx::Axes;
 use crate::spec::RegimeSpec;
 use lolm_ir::graph::Init;
 use lolm_ir::{AxisId, DType, ValueId};
@@ -80,7 +81,7 @@ fn neighbors(cx: &mut Cx, o: AxisId, taps: usize, l: ValueId) -> ValueId {
     let bias = cx.bias("regime.neighbor_conv.bias", o);
     let scale = cx.param("regime.neighbor_scale", Init::Constant(0.1), &[]);
     let from = cx.rename(l, o, q); // [b, t, q]
-    let seen = cx.window(from, q, taps, "regime.history", "near"); // [b, t, q] each
+    let seen = cx.window(from, &[q], taps, "regime.history", "near"); // [b, t, q] each
     let seen = stack(cx, tap, &seen); // [b, t, q, near]
     let conv = linear(cx, &[q, tap], seen, weight, Some(bias)); // [b, t, o]
     let part = cx.mul(scale, conv);

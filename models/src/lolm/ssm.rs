@@ -1,7 +1,8 @@
 //! The latent path: selective state-space layers of either kind.
-use super::cx::{Axes, Cx};
-use crate::blocks::{layer_norm, linear, silu, softplus, sum_of};
-use crate::spec::{SsmKind, SsmSpec};
+use super::Cx;
+use crate::blocks::{Channels, MambaAxes, MambaWeights, layer_norm, linear, mamba, selective_scan, silu, softplus};
+use crate::cx::Axes;
+use crate::spec::{MambaMixer, SsmKind, SsmSpec};
 use lolm_ir::graph::Init;
 use lolm_ir::{AxisId, ValueId};
 
@@ -22,7 +23,8 @@ const RESTORED: f32 = 2.0;
 /// h to z. `[b, t, d]`
 pub fn ssm(cx: &mut Cx, spec: &SsmSpec, h: ValueId) -> ValueId {
     cx.scope("ssm.proj_in");
-    let (Axes { d, c, .. }, inner) = (cx.ax, spec.expand * cx.spec.d_model);
+    let (Axes { d, .. }, width) = (cx.ax, cx.spec.d_model);
+    let (c, inner) = (cx.axis("c", width), spec.expand * width);
     let w = cx.axis("w", 2);
     let own = Own { e: cx.axis("e", inner), k: cx.axis("k", inner), w, n: cx.axis("n", spec.d_state) };
     let init = match spec.kind {
@@ -36,7 +38,11 @@ pub fn ssm(cx: &mut Cx, spec: &SsmSpec, h: ValueId) -> ValueId {
         cx.scope(&format!("ssm.layers.{layer}"));
         z = match spec.kind {
             SsmKind::Native => native(cx, own, spec.n_layers, layer, z),
-            SsmKind::Mamba { conv_kernel, dt_rank } => mamba(cx, own, conv_kernel, dt_rank, layer, z),
+            SsmKind::Mamba { conv_kernel, dt_rank } => {
+                let (expand, d_state) = (spec.expand, spec.d_state);
+                let dims = MambaMixer { expand, d_state, conv_kernel, dt_rank, conv_bias: true, bias: false };
+                mixer(cx, &dims, layer, z)
+            }
         };
     }
     z
@@ -62,50 +68,45 @@ fn native(cx: &mut Cx, own: Own, layers: usize, layer: usize, x: ValueId) -> Val
     let dt = softplus(cx, dt); // [b, t, e]
     let bt = linear(cx, &[e], u, b_proj, None); // [b, t, n]
     let ct = linear(cx, &[e], u, c_proj, None); // [b, t, n]
-    let (y, skip) = scan(cx, own, layer, &name, [dt, bt, ct, u]); // [b, t, e] each
+    let a_log = cx.param(&format!("{name}.A_log"), Init::LogRange, &[vec![e], vec![n]]);
+    let skip = cx.param(&format!("{name}.D"), Init::Constant(1.0), &[vec![e]]);
+    let state = format!("ssm.{layer}.state");
+    let y = selective_scan(cx, Channels { e, n }, a_log, &state, [dt, bt, ct, u]); // [b, t, e]
+    let skip = cx.mul(skip, u); // [b, t, e]
     let gate = silu(cx, gate); // [b, t, e]
-    let y = cx.mul(y, gate); // [b, t, e]
-    let y = cx.add(y, skip); // [b, t, e]
+    let y = cx.mul(y, gate);
+    let y = cx.add(y, skip);
     let y = linear(cx, &[e], y, out_proj, None); // [b, t, d]
     let y = cx.add(y, x);
     layer_norm(cx, d, y, ln)
 }
 
-/// `out_proj·((S·C + D ⊙ u) ⊙ SiLU(s))` of u after a causal depthwise convolution.
-fn mamba(cx: &mut Cx, own: Own, taps: usize, dt_rank: usize, layer: usize, x: ValueId) -> ValueId {
-    let d = cx.ax.d;
-    let Own { e, w, n, .. } = own;
+/// A mixer without residual or norm.
+///
+/// These layers stand in a row, and each is a product of two of its signals: it would square their size, and a few layers
+/// would end at nothing or at infinity. A bias of 1 holds u near 1 whatever its input, so that a layer is nearly linear in
+/// its gate, and the last map restores the size that the gate takes away.
+fn mixer(cx: &mut Cx, dims: &MambaMixer, layer: usize, x: ValueId) -> ValueId {
+    let (d, width) = (cx.ax.d, cx.spec.d_model);
+    let axes = MambaAxes::new(cx, dims, width);
+    let MambaAxes { w, tap, x: xo, rank, channels: Channels { e, n } } = axes;
+    let (taps, inner) = (dims.conv_kernel, dims.expand * width);
     let name = format!("ssm.layers.{layer}.mamba");
-    let (tap, rank) = (cx.axis("tap", taps), cx.axis("rank", dt_rank));
-    let states = cx.graph().len(n);
-    let xo = cx.axis("xo", dt_rank + 2 * states);
-    // These layers stand in a row without residual or norm, and each is a product of two of its signals: it would square
-    // their size, and a few layers would end at nothing or at infinity. A bias of 1 holds u near 1 whatever its input,
-    // so that a layer is nearly linear in its gate, and the last map restores the size that the gate takes away.
-    let (width, inner) = (cx.spec.d_model, cx.graph().len(e));
-    let in_proj = cx.param(&format!("{name}.in_proj.weight"), keep(1.0, width), &[vec![w, e], vec![d]]);
-    let conv = cx.param(&format!("{name}.conv1d.weight"), keep(1.0, taps), &[vec![e], vec![], vec![tap]]);
-    let conv_bias = cx.param(&format!("{name}.conv1d.bias"), Init::Constant(1.0), &[vec![e]]);
-    let x_proj = cx.map(&format!("{name}.x_proj.weight"), vec![xo], vec![e]);
-    let dt_proj = cx.map(&format!("{name}.dt_proj.weight"), vec![e], vec![rank]);
-    let dt_bias = dt_bias(cx, &format!("{name}.dt_proj.bias"), e);
-    let out_proj = cx.param(&format!("{name}.out_proj.weight"), keep(RESTORED, inner), &[vec![d], vec![e]]);
-
-    let both = linear(cx, &[d], x, in_proj, None); // [b, t, w, e]
-    let (u, gate) = (cx.at(both, w, 0), cx.at(both, w, 1)); // [b, t, e] each
-    let u = conv1d(cx, layer, u, e, (conv, conv_bias), tap); // [b, t, e]
-    let u = silu(cx, u); // [b, t, e]
-    let all = linear(cx, &[e], u, x_proj, None); // [b, t, xo]
-    let dt = cx.slice(all, xo, 0, rank); // [b, t, rank]
-    let bt = cx.slice(all, xo, dt_rank, n); // [b, t, n]
-    let ct = cx.slice(all, xo, dt_rank + states, n); // [b, t, n]
-    let dt = linear(cx, &[rank], dt, dt_proj, Some(dt_bias)); // [b, t, e]
-    let dt = softplus(cx, dt); // [b, t, e]
-    let (y, skip) = scan(cx, own, layer, &name, [dt, bt, ct, u]); // [b, t, e] each
-    let y = cx.add(y, skip); // [b, t, e]
-    let gate = silu(cx, gate); // [b, t, e]
-    let y = cx.mul(y, gate); // [b, t, e]
-    linear(cx, &[e], y, out_proj, None) // [b, t, d]
+    let weights = MambaWeights {
+        in_proj: cx.param(&format!("{name}.in_proj.weight"), keep(1.0, width), &[vec![w, e], vec![d]]),
+        in_bias: None,
+        conv: cx.param(&format!("{name}.conv1d.weight"), keep(1.0, taps), &[vec![e], vec![], vec![tap]]),
+        conv_bias: Some(cx.param(&format!("{name}.conv1d.bias"), Init::Constant(1.0), &[vec![e]])),
+        x_proj: cx.map(&format!("{name}.x_proj.weight"), vec![xo], vec![e]),
+        dt_proj: cx.map(&format!("{name}.dt_proj.weight"), vec![e], vec![rank]),
+        dt_bias: dt_bias(cx, &format!("{name}.dt_proj.bias"), e),
+        a_log: cx.param(&format!("{name}.A_log"), Init::LogRange, &[vec![e], vec![n]]),
+        skip: cx.param(&format!("{name}.D"), Init::Constant(1.0), &[vec![e]]),
+        out_proj: cx.param(&format!("{name}.out_proj.weight"), keep(RESTORED, inner), &[vec![d], vec![e]]),
+        out_bias: None,
+        axes,
+    };
+    mamba(cx, &weights, None, &format!("ssm.{layer}"), x)
 }
 
 /// A map from `n` inputs whose result is `gain` times as large as they are.
@@ -115,39 +116,4 @@ fn keep(gain: f32, n: usize) -> Init {
 
 fn dt_bias(cx: &mut Cx, name: &str, e: AxisId) -> ValueId {
     cx.param(name, Init::DtBias { lo: 1e-3, hi: 1e-1 }, &[vec![e]])
-}
-
-/// A causal depthwise convolution along time. `[b, t, e]`
-fn conv1d(
-    cx: &mut Cx,
-    layer: usize,
-    u: ValueId,
-    e: AxisId,
-    (weight, bias): (ValueId, ValueId),
-    tap: AxisId,
-) -> ValueId {
-    let taps = cx.graph().len(tap);
-    let seen = cx.window(u, e, taps, &format!("ssm.{layer}.conv"), "conv"); // [b, t, e] each
-    let term = |(j, x): (usize, ValueId)| {
-        let w = cx.at(weight, tap, j); // [e]
-        cx.mul(w, x) // [b, t, e]
-    };
-    let terms: Vec<ValueId> = seen.into_iter().enumerate().map(term).chain([bias]).collect();
-    sum_of(cx, &terms)
-}
-
-/// `S_t = exp(dt_t A) ⊙ S_{t-1} + (dt_t B_t) u_t`; gives `S·C` and `D ⊙ u`. `[b, t, e]` each
-fn scan(cx: &mut Cx, own: Own, layer: usize, name: &str, [dt, bt, ct, u]: [ValueId; 4]) -> (ValueId, ValueId) {
-    let (b, Own { e, n, .. }) = (cx.ax.b, own);
-    let a_log = cx.param(&format!("{name}.A_log"), Init::LogRange, &[vec![e], vec![n]]);
-    let skip = cx.param(&format!("{name}.D"), Init::Constant(1.0), &[vec![e]]);
-    let a = cx.exp(a_log);
-    let a = cx.neg(a); // [e, n]
-    let decay = cx.mul(dt, a);
-    let decay = cx.exp(decay); // [b, t, e, n]
-    let drive = cx.mul(dt, bt); // [b, t, e, n]
-    let drive = cx.mul(drive, u); // [b, t, e, n]
-    let s = cx.scan(decay, drive, &format!("ssm.{layer}.state"), &[vec![b], vec![e], vec![n]]); // [b, t, e, n]
-    let y = cx.dot(&[n], s, ct); // [b, t, e]
-    (y, cx.mul(skip, u))
 }

@@ -1,5 +1,5 @@
 //! The specs that come with the compiler.
-use super::{LolmSpec, Override, SpecError};
+use super::{Override, Spec, SpecError};
 
 macro_rules! specs {
     ($($name:literal),* $(,)?) => {
@@ -23,12 +23,12 @@ specs! {
 }
 
 /// The spec of this name, if there is one.
-pub fn library(name: &str) -> Option<Result<LolmSpec, SpecError>> {
+pub fn library(name: &str) -> Option<Result<Spec, SpecError>> {
     library_with(name, &[])
 }
 
 /// The spec of this name with other values for these keys.
-pub fn library_with(name: &str, overrides: &[Override]) -> Option<Result<LolmSpec, SpecError>> {
+pub fn library_with(name: &str, overrides: &[Override]) -> Option<Result<Spec, SpecError>> {
     let (_, text) = LIBRARY.iter().find(|(n, _)| *n == name)?;
-    Some(LolmSpec::parse_with(&format!("{name}.toml"), text, overrides))
+    Some(Spec::parse_with(&format!("{name}.toml"), text, overrides))
 }

@@ -1,27 +1,10 @@
 //! The schema of `kind = "lolm"`: which keys there are, what they may be, and how they must fit together.
+use super::family::{MAX_LAYERS, MAX_TAPS};
 use super::reader::{Result, Section};
-use super::source::{Entry, Node, Value};
-use super::*;
+use super::{Family, GateSpec, LolmSpec, LossSpec, MemorySpec, RegimeSpec, SsmKind, SsmSpec};
 
-const TOP: &[&str] = &[
-    "kind",
-    "tokenizer",
-    "d_model",
-    "n_heads",
-    "n_layers",
-    "d_ff",
-    "vocab_size",
-    "max_seq_len",
-    "rope_theta",
-    "dropout",
-    "ssm",
-    "memory",
-    "regime",
-    "gate",
-    "loss",
-    "optimizer",
-    "training",
-];
+pub const KEYS: &[&str] =
+    &["d_model", "n_heads", "n_layers", "d_ff", "rope_theta", "dropout", "ssm", "memory", "regime", "gate", "loss"];
 const SSM: &[&str] = &["enabled", "kind", "n_layers", "d_state", "expand", "conv_kernel", "dt_rank"];
 const MEMORY: &[&str] = &["enabled", "n_banks", "n_slots", "slot_dim", "n_chunks"];
 const REGIME: &[&str] = &[
@@ -50,37 +33,27 @@ const LOSS: &[&str] = &[
     "cpc_max_positions",
     "cpc_proj_dim",
 ];
-const OPTIMIZER: &[&str] = &["lr", "betas", "eps", "weight_decay", "clip"];
-const TRAINING: &[&str] =
-    &["batch", "seq", "accumulate", "steps", "warmup", "floor", "loss_limit", "skip_limit", "seed"];
 
-/// Layers, banks and chunks are unrolled, so their number is bounded more tightly than a length.
-const MAX_LAYERS: usize = 1024;
+/// Banks and chunks are unrolled, so their number is bounded more tightly than a length.
 const MAX_BANKS: usize = 64;
 const MAX_CHUNKS: usize = 256;
-const MAX_TAPS: usize = 64;
 const MAX_STEPS: usize = 1 << 40;
 
-/// Reads a whole spec.
-pub fn read(root: Node) -> Result<LolmSpec> {
-    let s = Section::open("", root, TOP)?;
-    s.choice("kind", &[("lolm", ())])?;
-    let (d_model, max_seq_len) = (s.length("d_model")?, s.length("max_seq_len")?);
+/// Reads the keys of a LOLM.
+pub fn read(s: &Section, max_seq_len: usize) -> Result<Family> {
+    let d_model = s.length("d_model")?;
     let regime_section = s.section("regime", REGIME)?;
     let ssm = s.section("ssm", SSM)?.map_or(Ok(None), |x| ssm(&x))?;
     let (gate, spare_branch_norms) = match s.section("gate", GATE)? {
-        Some(g) if g.flag_or("enabled", true)? => (Some(gate(&s, &g, regime_section.as_ref(), ssm.is_some())?), false),
+        Some(g) if g.flag_or("enabled", true)? => (Some(gate(s, &g, regime_section.as_ref(), ssm.is_some())?), false),
         Some(g) => (None, ssm.is_some() && g.flag_or("normalize_branches", false)?),
         None => (None, false),
     };
-    Ok(LolmSpec {
-        tokenizer: s.choice("tokenizer", &[("bytes", Tokenizer::Bytes), ("gpt2", Tokenizer::Gpt2)])?,
+    Ok(Family::Lolm(LolmSpec {
         d_model,
-        n_heads: heads(&s, d_model)?,
+        n_heads: heads(s, d_model)?,
         n_layers: s.count("n_layers", 1..=MAX_LAYERS)?,
         d_ff: s.length("d_ff")?,
-        vocab_size: s.length("vocab_size")?,
-        max_seq_len,
         rope_theta: s.number_or("rope_theta", 1.0..=1e12, 10000.0)?,
         dropout: s.number_or("dropout", 0.0..=0.99, 0.0)?,
         ssm,
@@ -92,15 +65,7 @@ pub fn read(root: Node) -> Result<LolmSpec> {
             Some(x) => loss(&x)?,
             None => return s.refuse("loss", "a section [loss]"),
         },
-        optimizer: match s.section("optimizer", OPTIMIZER)? {
-            Some(x) => optimizer(&x)?,
-            None => return s.refuse("optimizer", "a section [optimizer]"),
-        },
-        training: match s.section("training", TRAINING)? {
-            Some(x) => training(&x, max_seq_len)?,
-            None => return s.refuse("training", "a section [training]"),
-        },
-    })
+    }))
 }
 
 fn heads(s: &Section, d_model: usize) -> Result<usize> {
@@ -194,79 +159,4 @@ fn loss(s: &Section) -> Result<LossSpec> {
         cpc_max_positions: s.length("cpc_max_positions")?,
         cpc_proj_dim: s.length("cpc_proj_dim")?,
     })
-}
-
-fn optimizer(s: &Section) -> Result<OptimizerSpec> {
-    Ok(OptimizerSpec {
-        lr: s.number("lr", 0.0..=10.0)?,
-        betas: s.pair("betas", 0.0..=0.999999)?,
-        eps: s.number_or("eps", 1e-16..=1.0, 1e-8)?,
-        weight_decay: s.number("weight_decay", 0.0..=10.0)?,
-        clip: s.number("clip", 1e-6..=1e9)?,
-    })
-}
-
-fn training(s: &Section, max_seq_len: usize) -> Result<TrainingSpec> {
-    let seq = s.length("seq")?;
-    if seq > max_seq_len {
-        return s.refuse("seq", format!("at most max_seq_len = {max_seq_len}"));
-    }
-    Ok(TrainingSpec {
-        batch: s.length("batch")?,
-        seq,
-        accumulate: s.count_or("accumulate", 1..=1 << 20, 1)?,
-        steps: s.count("steps", 1..=MAX_STEPS)?,
-        warmup: s.count_or("warmup", 0..=MAX_STEPS, 0)?,
-        floor: s.number_or("floor", 0.0..=1.0, 0.1)?,
-        loss_limit: s.number_or("loss_limit", 1e-3..=1e30, 1000.0)?,
-        skip_limit: s.count_or("skip_limit", 1..=MAX_STEPS, 100)?,
-        seed: s.count_or("seed", 0..=i32::MAX as usize, 0)?,
-    })
-}
-
-fn is_on(top: &[Entry], part: &str) -> bool {
-    let table = top.iter().find(|e| e.key == part).map(|e| &e.node.value);
-    match table {
-        Some(Value::Table(keys)) => {
-            !keys.iter().any(|k| k.key == "enabled" && matches!(k.node.value, Value::Flag(false)))
-        }
-        _ => false,
-    }
-}
-
-/// The published code has no gate without a latent path to mix in, whatever its configuration says.
-fn switch_off(top: &mut [Entry], part: &str) {
-    for e in top.iter_mut().filter(|e| e.key == part) {
-        if let Value::Table(keys) = &mut e.node.value {
-            keys.iter_mut().filter(|k| k.key == "enabled").for_each(|k| k.node.value = Value::Flag(false));
-        }
-    }
-}
-
-/// A golden case in the form of a spec: `config` at the top, `loss` beside it, `optim` as optimizer and step count.
-/// The other keys of a case hold results, not the model.
-pub fn case_as_spec(case: Node) -> Result<Node> {
-    const CASE: &[&str] = &["kind", "config", "tau", "loss", "optim", "batch", "seq"];
-    const RESULTS: &[&str] = &["losses", "grad_norm", "trajectory"];
-    let s = Section::open("", case.clone(), &[CASE, RESULTS].concat())?;
-    let take = |key: &str| s.find(key).cloned().map_or_else(|| s.refuse(key, "a part of a golden case"), Ok);
-    let entry = |key: &str, node: Node| Entry { key: key.into(), place: node.place.clone(), node };
-    let table = |entries: Vec<Entry>| Node { place: case.place.clone(), value: Value::Table(entries) };
-    let entries_of = |key: &str| match take(key)?.value {
-        Value::Table(entries) => Ok(entries),
-        _ => s.refuse(key, "a table"),
-    };
-    let mut top = entries_of("config")?;
-    if !is_on(&top, "ssm") {
-        switch_off(&mut top, "gate");
-    }
-    let (steps, optim): (Vec<Entry>, Vec<Entry>) = entries_of("optim")?.into_iter().partition(|e| e.key == "steps");
-    let run = [steps, vec![entry("batch", take("batch")?), entry("seq", take("seq")?)]].concat();
-    let bytes = Node { place: case.place.clone(), value: Value::Text("bytes".into()) };
-    top.push(entry("kind", take("kind")?));
-    top.push(entry("tokenizer", bytes));
-    top.push(entry("loss", take("loss")?));
-    top.push(entry("optimizer", table(optim)));
-    top.push(entry("training", table(run)));
-    Ok(table(top))
 }

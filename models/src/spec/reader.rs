@@ -38,6 +38,14 @@ impl Section {
         }
     }
 
+    /// Opens a table that may hold any keys.
+    pub fn whole(node: Node) -> Result<Section> {
+        match node.value {
+            Value::Table(entries) => Ok(Section { prefix: String::new(), place: node.place, entries }),
+            other => Err(wrong(node.place, "", &other, "a table")),
+        }
+    }
+
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }

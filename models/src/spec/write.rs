@@ -1,41 +1,44 @@
 //! A spec as TOML: what an artifact carries, with every key that was left to its default or set from outside.
-use super::{LolmSpec, MemorySpec, RegimeSpec, SsmKind, SsmSpec, Tokenizer};
+use super::{Family, LolmSpec, MemorySpec, RegimeSpec, Spec, SsmKind, SsmSpec, Tokenizer};
 use std::fmt::{self, Display, Formatter};
 
 /// One `key = value` line.
-fn line(f: &mut Formatter<'_>, key: &str, value: impl Display) -> fmt::Result {
+pub(super) fn line(f: &mut Formatter<'_>, key: &str, value: impl Display) -> fmt::Result {
     writeln!(f, "{key} = {value}")
 }
 
+/// A text in quotes, with what TOML wants escaped.
+pub(super) fn text(f: &mut Formatter<'_>, key: &str, value: &str) -> fmt::Result {
+    writeln!(f, "{key} = {}", toml::Value::String(value.into()))
+}
+
 /// A number that TOML reads as a float.
-fn real(f: &mut Formatter<'_>, key: &str, value: f64) -> fmt::Result {
+pub(super) fn real(f: &mut Formatter<'_>, key: &str, value: f64) -> fmt::Result {
     writeln!(f, "{key} = {value:?}")
 }
 
-fn section(f: &mut Formatter<'_>, name: &str) -> fmt::Result {
+pub(super) fn section(f: &mut Formatter<'_>, name: &str) -> fmt::Result {
     writeln!(f, "\n[{name}]")
 }
 
-impl Display for LolmSpec {
+impl Display for Spec {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        line(f, "kind", "\"lolm\"")?;
-        let tokenizer = match self.tokenizer {
-            Tokenizer::Bytes => "\"bytes\"",
-            Tokenizer::Gpt2 => "\"gpt2\"",
-        };
-        line(f, "tokenizer", tokenizer)?;
-        line(f, "d_model", self.d_model)?;
-        line(f, "n_heads", self.n_heads)?;
-        line(f, "n_layers", self.n_layers)?;
-        line(f, "d_ff", self.d_ff)?;
+        text(f, "kind", self.family.name())?;
+        match &self.tokenizer {
+            Tokenizer::Bytes => text(f, "tokenizer", "bytes")?,
+            Tokenizer::Gpt2 => text(f, "tokenizer", "gpt2")?,
+            Tokenizer::File(path) => text(f, "tokenizer", path)?,
+        }
         line(f, "vocab_size", self.vocab_size)?;
         line(f, "max_seq_len", self.max_seq_len)?;
-        real(f, "rope_theta", self.rope_theta)?;
-        real(f, "dropout", self.dropout)?;
-        self.ssm.as_ref().map_or(Ok(()), |s| ssm(f, s))?;
-        self.memory.as_ref().map_or(Ok(()), |s| memory(f, s))?;
-        self.regime_and_gate(f)?;
-        self.losses(f)?;
+        match &self.family {
+            Family::Lolm(s) => s.write(f)?,
+            Family::Transformer(s) => s.write(f)?,
+            Family::Mamba(s) => s.write(f)?,
+            Family::Jamba(s) => s.write(f)?,
+            Family::Griffin(s) => s.write(f)?,
+            Family::Samba(s) => s.write(f)?,
+        }
         self.run(f)
     }
 }
@@ -78,6 +81,19 @@ fn regime(f: &mut Formatter<'_>, r: &RegimeSpec) -> fmt::Result {
 }
 
 impl LolmSpec {
+    fn write(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        line(f, "d_model", self.d_model)?;
+        line(f, "n_heads", self.n_heads)?;
+        line(f, "n_layers", self.n_layers)?;
+        line(f, "d_ff", self.d_ff)?;
+        real(f, "rope_theta", self.rope_theta)?;
+        real(f, "dropout", self.dropout)?;
+        self.ssm.as_ref().map_or(Ok(()), |s| ssm(f, s))?;
+        self.memory.as_ref().map_or(Ok(()), |s| memory(f, s))?;
+        self.regime_and_gate(f)?;
+        self.losses(f)
+    }
+
     /// The gate reads its width from the section of the regime layer, which therefore stands there if either is on.
     fn regime_and_gate(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (&self.regime, &self.gate) {
@@ -119,7 +135,9 @@ impl LolmSpec {
         line(f, "cpc_max_positions", l.cpc_max_positions)?;
         line(f, "cpc_proj_dim", l.cpc_proj_dim)
     }
+}
 
+impl Spec {
     fn run(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (o, t) = (&self.optimizer, &self.training);
         section(f, "optimizer")?;
@@ -138,5 +156,13 @@ impl LolmSpec {
         real(f, "loss_limit", t.loss_limit)?;
         line(f, "skip_limit", t.skip_limit)?;
         line(f, "seed", t.seed)
+    }
+}
+
+/// As the tables of its text.
+impl serde::Serialize for Spec {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let tables: toml::Table = toml::from_str(&self.to_string()).map_err(serde::ser::Error::custom)?;
+        tables.serialize(to)
     }
 }

@@ -90,7 +90,8 @@ impl<'a> Stream<'a> {
             return OperandId(i as u16);
         }
         let b = self.cx.buffer(buffer);
-        let (name, dtype, len) = (b.name.clone(), b.dtype, b.len as usize);
+        // A parameter that stands for one tensor an expert has braces in its name, which are marks in a kernel's text.
+        let (name, dtype, len) = (b.name.replace("{}", "N"), b.dtype, b.len as usize);
         self.buffers.push(buffer);
         self.k.add_operand(name, dtype, len, mode)
     }

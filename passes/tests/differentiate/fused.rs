@@ -69,8 +69,8 @@ fn rope() {
         let [t, _] = axes(b);
         let (i, p) = (b.axis("i", 2), b.axis("p", 2));
         let x = param(b, "x", &[t, i, p]);
-        let cos = b.table("cos", Table::RopeCos { theta: 100.0 }, &[vec![t], vec![i]]);
-        let sin = b.table("sin", Table::RopeSin { theta: 100.0 }, &[vec![t], vec![i]]);
+        let cos = b.table("cos", Table::RopeCos { theta: 100.0, scaling: None }, &[vec![t], vec![i]]);
+        let sin = b.table("sin", Table::RopeSin { theta: 100.0, scaling: None }, &[vec![t], vec![i]]);
         b.op(Op::Rope { pair: p }, &[x, cos, sin])
     }));
     check(&case("rope of learned angles", |b| {

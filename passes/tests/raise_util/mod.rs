@@ -5,8 +5,8 @@ use lolm_ir::interp::{Feeds, Results, run};
 use lolm_ir::op::Unary;
 use lolm_ir::verify::verify;
 use lolm_ir::{AxisId, Builder, DType, Graph, ValueId};
-use lolm_models::LolmSpec;
 use lolm_models::spec::library;
+use lolm_models::{Family, Spec};
 use lolm_passes::raise::{RaiseReport, raise};
 
 /// A small deterministic generator (xorshift).
@@ -155,17 +155,10 @@ pub fn rms(b: &mut Builder, d: AxisId, x: ValueId, style: usize) -> ValueId {
 }
 
 /// A model of every part, small enough for the interpreter.
-pub fn tiny(name: &str, dropout: f64) -> LolmSpec {
-    let mut s = LolmSpec {
-        d_model: 8,
-        n_heads: 2,
-        n_layers: 2,
-        d_ff: 8,
-        vocab_size: 5,
-        max_seq_len: 8,
-        dropout,
-        ..library(name).unwrap().unwrap()
-    };
+pub fn tiny(name: &str, dropout: f64) -> Spec {
+    let mut spec = Spec { vocab_size: 5, max_seq_len: 8, ..library(name).unwrap().unwrap() };
+    let Family::Lolm(s) = &mut spec.family else { panic!("{name} is no LOLM") };
+    (s.d_model, s.n_heads, s.n_layers, s.d_ff, s.dropout) = (8, 2, 2, 8, dropout);
     if let Some(m) = &mut s.memory {
         (m.n_slots, m.slot_dim, m.n_chunks) = (4, 4, m.n_chunks.min(2));
     }
@@ -179,5 +172,5 @@ pub fn tiny(name: &str, dropout: f64) -> LolmSpec {
         g.d_regime = 4;
     }
     (s.loss.future_window, s.loss.cpc_proj_dim, s.loss.cpc_max_positions) = (2, 4, 8);
-    s
+    spec
 }

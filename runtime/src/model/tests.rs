@@ -129,7 +129,7 @@ fn states_start_as_zeros_or_parameters_and_tables_are_computed() {
     m.tables = vec![lolm_ir::artifact::TableRecord {
         name: "cos".into(),
         shape: vec![4, 2],
-        table: Table::RopeCos { theta: 100.0 },
+        table: Table::RopeCos { theta: 100.0, scaling: None },
     }];
     let mut model = model(&m, 1);
     model.param_mut(0).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);

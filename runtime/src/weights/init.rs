@@ -33,6 +33,15 @@ fn fill(to: &mut [f32], how: Init, last: usize, draws: &Draws) {
                 *x = libm::log((i % last.max(1) + 1) as f64) as f32;
             }
         }
+        Init::Decay { lo, hi } => {
+            let (lo, hi) = (lo as f64 * lo as f64, hi as f64 * hi as f64);
+            for (i, pair) in to.chunks_mut(2).enumerate() {
+                // softplus⁻¹(-log a) of a = sqrt(draw): log(1/a - 1).
+                let param = draws.uniforms(i as u64).map(|u| -0.5 * libm::log(lo + u * (hi - lo)));
+                let param = param.map(|y| inverse_softplus(y) as f32);
+                pair.copy_from_slice(&param[..pair.len()]);
+            }
+        }
         Init::DtBias { lo, hi } => {
             let (lo, hi) = (libm::log(lo as f64), libm::log(hi as f64));
             for (i, pair) in to.chunks_mut(2).enumerate() {

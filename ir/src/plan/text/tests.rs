@@ -79,8 +79,8 @@ fn a_module_reads_back() {
         params: params.map(|(i, init)| ParamRecord { name: format!("p{i}"), shape: vec![i; i], init }).collect(),
         states: vec![state("s", None), state("t", Some("p 0"))],
         tables: vec![
-            TableRecord { name: "cos".into(), shape: vec![3, 4], table: Table::RopeCos { theta: 1e4 } },
-            TableRecord { name: "sin".into(), shape: vec![3, 4], table: Table::RopeSin { theta: 0.1 } },
+            TableRecord { name: "cos".into(), shape: vec![3, 4], table: Table::RopeCos { theta: 1e4, scaling: None } },
+            TableRecord { name: "sin".into(), shape: vec![3, 4], table: Table::RopeSin { theta: 0.1, scaling: None } },
         ],
     };
     let text = print_module(&m);

@@ -1,7 +1,6 @@
-//! What the parts of a LOLM share while one program is built: the builder, the spec, the common axes, and how time
-//! passes: a whole sequence at once, or a few tokens that go on from states.
+//! What the parts of a model share while one program is built: the builder, the family's spec, the common axes, and how
+//! time passes: a whole sequence at once, or a few tokens that go on from states.
 use crate::blocks::{concat, slice_or_rename};
-use crate::spec::LolmSpec;
 use lolm_ir::graph::{Dim, Init};
 use lolm_ir::{AxisId, Builder, DType, Op, ValueId};
 use std::ops::{Deref, DerefMut};
@@ -13,49 +12,61 @@ pub struct Axes {
     pub b: AxisId,
     /// Tokens.
     pub t: AxisId,
-    /// Keys: as long as `t`, or as the context when serving.
+    /// Keys: as long as `t`, or as many as are kept when tokens go on from states.
     pub s: AxisId,
     /// Features of the residual stream.
     pub d: AxisId,
-    /// A second name of d, for the input of square maps.
-    pub c: AxisId,
     /// The vocabulary.
     pub v: AxisId,
 }
 
 /// A program under construction. It is a [`Builder`] with more knowledge, and derefs to it.
-pub struct Cx<'a> {
+pub struct Cx<'a, S> {
     builder: Builder,
-    pub spec: &'a LolmSpec,
+    pub spec: &'a S,
     pub ax: Axes,
+    /// The longest sequence.
+    pub context: usize,
     /// `i32[b]`, the position of the first token, when tokens go on from states.
     pub pos: Option<ValueId>,
-    /// True while dropout is in force.
-    pub dropout: bool,
+    /// The rate of dropout, where it is in force.
+    pub dropout: Option<f32>,
 }
 
-impl Deref for Cx<'_> {
+/// The lengths of a program and of the model that it is of.
+#[derive(Clone, Copy)]
+pub struct Lengths {
+    pub batch: usize,
+    pub tokens: usize,
+    pub hidden: usize,
+    pub vocab: usize,
+    /// The longest sequence.
+    pub context: usize,
+    /// Keys that are kept when tokens go on from states.
+    pub kept: usize,
+}
+
+impl<S> Deref for Cx<'_, S> {
     type Target = Builder;
     fn deref(&self) -> &Builder {
         &self.builder
     }
 }
-impl DerefMut for Cx<'_> {
+impl<S> DerefMut for Cx<'_, S> {
     fn deref_mut(&mut self) -> &mut Builder {
         &mut self.builder
     }
 }
 
-impl<'a> Cx<'a> {
-    /// A program over `batch` sequences of `tokens`; `going_on` says that they continue from states.
-    pub fn new(name: &str, spec: &'a LolmSpec, batch: usize, tokens: usize, going_on: bool) -> Self {
+impl<'a, S> Cx<'a, S> {
+    /// A program of these lengths; `going_on` says that its tokens continue from states.
+    pub fn new(name: &str, spec: &'a S, len: Lengths, going_on: bool) -> Self {
         let mut g = Builder::new(name);
-        let (b, t) = (g.axis("b", batch), g.axis("t", tokens));
-        let s = g.axis("s", if going_on { spec.max_seq_len } else { tokens });
-        let (d, c) = (g.axis("d", spec.d_model), g.axis("c", spec.d_model));
-        let v = g.axis("v", spec.vocab_size);
+        let (b, t) = (g.axis("b", len.batch), g.axis("t", len.tokens));
+        let s = g.axis("s", if going_on { len.kept } else { len.tokens });
+        let (d, v) = (g.axis("d", len.hidden), g.axis("v", len.vocab));
         let pos = going_on.then(|| g.input("pos", DType::I32, &[vec![b]]));
-        Cx { builder: g, spec, ax: Axes { b, t, s, d, c, v }, pos, dropout: false }
+        Cx { builder: g, spec, ax: Axes { b, t, s, d, v }, context: len.context, pos, dropout: None }
     }
 
     pub fn into_builder(self) -> Builder {
@@ -84,6 +95,11 @@ impl<'a> Cx<'a> {
         let weight = self.param(&format!("{name}.weight"), Init::Constant(1.0), &[vec![d]]);
         (weight, self.param(&format!("{name}.bias"), Init::Zeros, &[vec![d]]))
     }
+    /// The scale of an RMSNorm over d.
+    pub fn scale_of(&mut self, name: &str, start: f32) -> ValueId {
+        let d = self.ax.d;
+        self.param(name, Init::Constant(start), &[vec![d]])
+    }
     /// A vector of zeros.
     pub fn bias(&mut self, name: &str, axis: AxisId) -> ValueId {
         self.param(name, Init::Zeros, &[vec![axis]])
@@ -100,12 +116,9 @@ impl<'a> Cx<'a> {
         let (seed, step) = self.seed_and_step();
         self.random(seed, step, axes)
     }
-    /// Inverted dropout at the rate of the spec, where it is in force.
+    /// Inverted dropout, where it is in force.
     pub fn dropped(&mut self, x: ValueId) -> ValueId {
-        if !self.dropout {
-            return x;
-        }
-        let rate = self.spec.dropout as f32;
+        let Some(rate) = self.dropout else { return x };
         let axes: Vec<AxisId> = self.graph().axes_of(x).iter().collect();
         let u = self.uniform(&axes); // the axes of x
         let (limit, zero) = (self.num(rate), self.num(0.0));
@@ -147,8 +160,8 @@ impl<'a> Cx<'a> {
     }
 
     /// What a causal window of `taps` positions sees at each token, the oldest first: x delayed by `taps - 1` down to 0.
-    /// Before the start stand zeros, or the state of this name: the last `taps - 1` values of x over `channel`.
-    pub fn window(&mut self, x: ValueId, channel: AxisId, taps: usize, state: &str, axis: &str) -> Vec<ValueId> {
+    /// Before the start stand zeros, or the state of this name: the last `taps - 1` values of x over `channels`.
+    pub fn window(&mut self, x: ValueId, channels: &[AxisId], taps: usize, state: &str, axis: &str) -> Vec<ValueId> {
         let Axes { b, t, .. } = self.ax;
         if self.pos.is_none() || taps == 1 {
             return (0..taps).map(|j| self.shift(x, t, (taps - 1 - j) as i64)).collect();
@@ -156,9 +169,9 @@ impl<'a> Cx<'a> {
         let tokens = self.tokens();
         let past = self.axis(&format!("{axis}.past"), taps - 1);
         let all = self.axis(&format!("{axis}.all"), taps - 1 + tokens);
-        let before = self.state(state, DType::F32, &[vec![b], vec![past], vec![channel]]);
-        let line = concat(self, all, &[(before, past), (x, t)]); // [b, all, channel]
-        let after = self.slice(line, all, tokens, past); // [b, past, channel]
+        let before = self.state(state, DType::F32, &[vec![b], vec![past], channels.to_vec()]);
+        let line = concat(self, all, &[(before, past), (x, t)]); // [b, all, channels]
+        let after = self.slice(line, all, tokens, past); // [b, past, channels]
         self.write(before, after);
         (0..taps).map(|j| slice_or_rename(self, line, all, j, t)).collect()
     }
