@@ -16,5 +16,5 @@ pub mod spec;
 mod transformer;
 
 pub use lolm::Noise;
-pub use program::{BuildError, Program, build, kept_keys, loss_parameters, parameters, prefill_sizes};
+pub use program::{BuildError, Program, build, kept_keys, loss_parameters, parameters, prefill_sizes, window};
 pub use spec::{Family, Spec, SpecError};

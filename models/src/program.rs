@@ -81,7 +81,7 @@ pub fn prefill_sizes(spec: &Spec) -> Vec<usize> {
 }
 
 /// The window of the model's attention, if it has one.
-fn window(spec: &Spec) -> Option<usize> {
+pub fn window(spec: &Spec) -> Option<usize> {
     match &spec.family {
         Family::Lolm(_) => None,
         Family::Transformer(s) => s.window(),

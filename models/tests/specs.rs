@@ -19,6 +19,9 @@ fn parameter_counts_are_the_published_ones() {
     assert_eq!(count("lolm-304m"), 303_623_969);
     assert_eq!(count("lolm-304m-native"), 319_319_841);
     assert_eq!(count("lolm-1.6b"), 1_568_085_569);
+    assert_eq!(count("smollm2-135m"), 134_515_008);
+    assert_eq!(count("mamba-130m"), 129_135_360);
+    assert_eq!(count("recurrentgemma-2b"), 2_682_862_080);
 }
 
 #[test]

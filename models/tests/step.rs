@@ -16,7 +16,7 @@ fn short(case: &Case, context: usize) -> Spec {
 
 fn tokens(case: &Case, row: usize, n: usize) -> Vec<f64> {
     let (shape, data) = &case.io["tokens"];
-    data[row * shape[1]..][..n].to_vec()
+    data[row * shape[1]..][..n.min(shape[1])].iter().chain(data).copied().take(n).collect()
 }
 
 /// What the whole sequence gives under this name, row by row.

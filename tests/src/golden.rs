@@ -5,7 +5,7 @@ use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub const CASES: [&str; 11] = [
+pub const CASES: [&str; 17] = [
     "lolm_plain_decoder",
     "lolm_decoder_memory",
     "lolm_decoder_ssm",
@@ -17,6 +17,12 @@ pub const CASES: [&str; 11] = [
     "jamba",
     "griffin",
     "samba",
+    "transformer_llama3",
+    "mamba_biased",
+    "jamba_uneven",
+    "jamba_one_expert",
+    "griffin_wide",
+    "samba_short_window",
 ];
 
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f64>)>;

@@ -1,22 +1,25 @@
-//! Token by token, and in chunks, generation gives the logits of one full pass, across the borders of memory chunks.
-use lolm_models::{Program, prefill_sizes};
+//! Token by token, and in chunks, generation gives the logits of one full pass: across the borders of memory chunks, past
+//! the end of a window, and around the ring in which its keys are kept.
+use lolm_models::{Program, kept_keys, prefill_sizes, window};
 use lolm_passes::pipeline::Goal;
 use lolm_runtime::generate::{Generator, Settings};
 use lolm_runtime::{Model, Tensor};
 use lolm_tests::compiled::{model, source};
 use lolm_tests::golden::{CASES, Case, distance};
 
-/// Four memory chunks of six tokens.
-const CONTEXT: usize = 24;
+/// Four memory chunks of six tokens; with a window, three times around the ring and a little more.
+fn context(case: &Case) -> usize {
+    window(&case.spec).map_or(24, |w| 3 * kept_keys(Some(w), usize::MAX) + 5)
+}
 
 fn tokens(case: &Case) -> Vec<u32> {
-    (0..CONTEXT).map(|i| (i * i * 31 + 7 * i + 3) as u32 % case.spec.vocab_size as u32).collect()
+    (0..case.spec.max_seq_len).map(|i| (i * i * 31 + 7 * i + 3) as u32 % case.spec.vocab_size as u32).collect()
 }
 
 /// The logits of every position by one full pass.
 fn full_pass(case: &Case, m: &mut Model) -> Vec<f32> {
-    let ids = tokens(case).iter().map(|t| *t as i32).collect();
-    let mut given = vec![("tokens", Tensor::i32(&[1, CONTEXT], ids))];
+    let ids: Vec<i32> = tokens(case).iter().map(|t| *t as i32).collect();
+    let mut given = vec![("tokens", Tensor::i32(&[1, ids.len()], ids))];
     if case.spec.regime().is_some() {
         given.push(("tau", Tensor::f32(&[], vec![case.tau() as f32])));
     }
@@ -24,10 +27,10 @@ fn full_pass(case: &Case, m: &mut Model) -> Vec<f32> {
 }
 
 fn compiled(case: &mut Case) -> Model {
-    case.spec.max_seq_len = CONTEXT;
-    let spec = &case.spec;
+    case.spec.max_seq_len = context(case);
+    let (spec, seq) = (&case.spec, case.spec.max_seq_len);
     let mut sources = vec![
-        source(spec, "forward", Program::Forward { batch: 1, seq: CONTEXT, forced_gate: false }, Goal::Forward),
+        source(spec, "forward", Program::Forward { batch: 1, seq, forced_gate: false }, Goal::Forward),
         source(spec, "decode", Program::Step { slots: 1, tokens: 1 }, Goal::Forward),
     ];
     for t in prefill_sizes(spec).into_iter().filter(|t| *t > 1) {
@@ -38,7 +41,7 @@ fn compiled(case: &mut Case) -> Model {
 
 /// The greatest relative error of the logits after each piece of the sequence.
 fn worst(case: &Case, m: &mut Model, expected: &[f32], pieces: &[usize]) -> f64 {
-    let settings = Settings { max_seq_len: CONTEXT, gate_force: -1.0, tau: case.tau() as f32 };
+    let settings = Settings { max_seq_len: case.spec.max_seq_len, gate_force: -1.0, tau: case.tau() as f32 };
     let mut g = Generator::new(m, settings).unwrap();
     let (ids, width) = (tokens(case), case.spec.vocab_size);
     let wide = |x: &[f32]| x.iter().map(|v| *v as f64).collect::<Vec<f64>>();
@@ -56,10 +59,27 @@ fn worst(case: &Case, m: &mut Model, expected: &[f32], pieces: &[usize]) -> f64 
 fn tokens_one_by_one_and_in_chunks_equal_a_full_pass() {
     for mut case in CASES.map(Case::load) {
         let mut m = compiled(&mut case);
-        let expected = full_pass(&case, &mut m);
-        for pieces in [vec![1; CONTEXT], vec![6, 6, 6, 6], vec![1, 5, 7, 11], vec![CONTEXT]] {
+        let (expected, n) = (full_pass(&case, &mut m), case.spec.max_seq_len);
+        for pieces in [vec![1; n], vec![n / 4; 4], vec![1, 5, 7, n - 13], vec![n]] {
             let d = worst(&case, &mut m, &expected, &pieces);
             assert!(d <= 1e-4, "{} in pieces {pieces:?}: {d}", case.name);
         }
     }
+}
+
+/// Keys and values of a window take as much memory as its ring, however long the context is.
+#[test]
+fn windows_keep_no_more_than_their_ring() {
+    let mut seen = 0;
+    for mut case in CASES.map(Case::load) {
+        let Some(w) = window(&case.spec) else { continue };
+        let m = compiled(&mut case);
+        let kept = kept_keys(Some(w), case.spec.max_seq_len);
+        assert!(w <= kept && kept < 2 * w && kept < case.spec.max_seq_len, "{}: {kept} keys", case.name);
+        for s in m.states().slots().iter().filter(|s| s.name.starts_with("kv.")) {
+            assert_eq!(s.shape[1], kept, "{}: {}", case.name, s.name);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no case keeps keys of a window");
 }

@@ -20,6 +20,14 @@ specs! {
     "ablation-ssm",
     "ablation-ssm-memory",
     "ablation-ssm-memory-regime",
+    "transformer-demo",
+    "mamba-demo",
+    "jamba-demo",
+    "griffin-demo",
+    "samba-demo",
+    "smollm2-135m",
+    "mamba-130m",
+    "recurrentgemma-2b",
 }
 
 /// The spec of this name, if there is one.
