@@ -3,7 +3,7 @@ use crate::tokenizer::Tokenizer;
 use anyhow::{Context, Result};
 use lolm_models::Spec;
 use lolm_runtime::train::Tokens;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A text in tokens.
 pub struct Text {
@@ -12,20 +12,19 @@ pub struct Text {
     pub predicted_bytes: u64,
 }
 
-/// Reads files and joins them, each tokenized on its own.
-pub fn read(files: &[PathBuf], spec: &Spec) -> Result<Text> {
+/// Reads files and joins them, each tokenized on its own by the tokenizer of a spec, whose files lie in `folder`.
+pub fn read(files: &[PathBuf], spec: &Spec, folder: Option<&Path>) -> Result<Text> {
     let mut parts = vec![];
     for path in files {
         let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         parts.push((path.display().to_string(), bytes));
     }
     let parts: Vec<(&str, &[u8])> = parts.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
-    join(&parts, spec)
+    join(&parts, &Tokenizer::of(spec, folder)?)
 }
 
 /// The tokens of texts, each with the name that errors call it.
-pub fn join(parts: &[(&str, &[u8])], spec: &Spec) -> Result<Text> {
-    let tokenizer = Tokenizer::of(spec)?;
+pub fn join(parts: &[(&str, &[u8])], tokenizer: &Tokenizer) -> Result<Text> {
     let mut all = vec![];
     for (name, bytes) in parts {
         all.extend(tokenizer.encode(bytes, true, name)?);
@@ -57,10 +56,11 @@ mod tests {
     #[test]
     fn texts_are_joined_and_counted() {
         let spec = lolm_models::spec::library("lolm-demo").unwrap().unwrap();
-        let t = join(&[("a", b"ab"), ("b", b"c")], &spec).unwrap();
+        let tokenizer = Tokenizer::of(&spec, None).unwrap();
+        let t = join(&[("a", b"ab"), ("b", b"c")], &tokenizer).unwrap();
         assert_eq!((t.tokens, t.predicted_bytes), (Tokens::U16(vec![97, 98, 99]), 2));
-        assert_eq!(join(&[], &spec).unwrap().predicted_bytes, 0);
-        let e = read(&["no such file".into()], &spec).err().unwrap();
+        assert_eq!(join(&[], &tokenizer).unwrap().predicted_bytes, 0);
+        let e = read(&["no such file".into()], &spec, None).err().unwrap();
         assert!(e.to_string().contains("no such file"));
     }
 

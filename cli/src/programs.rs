@@ -27,6 +27,9 @@ pub enum Kind {
 /// What `lolm compile` puts into an artifact.
 pub const USUAL: [Kind; 4] = [Kind::Train, Kind::Eval, Kind::Prefill, Kind::Decode];
 
+/// What evaluates and generates, but does not train.
+pub const READING: [Kind; 3] = [Kind::Eval, Kind::Prefill, Kind::Decode];
+
 /// Lengths in which prompts are taken in, where the memory's chunks allow them.
 const PREFILL: [usize; 4] = [256, 64, 16, 4];
 

@@ -1,7 +1,10 @@
 //! The folder of a run: its artifact, checkpoints, metrics and curves; and what an argument `MODEL` means.
 use crate::chart::{Series, svg};
-use crate::compiler::write;
-use crate::spec::is_artifact;
+use crate::compiler::{in_memory, write};
+use crate::model_folder::{folder_of, has_weights, is_model};
+use crate::output::note;
+use crate::programs::{ProgramArgs, READING};
+use crate::spec::{self, Overrides, is_artifact};
 use anyhow::{Context, Result, bail};
 use lolm_models::Spec;
 use lolm_runtime::train::Checkpoints;
@@ -53,45 +56,57 @@ pub struct Trained {
     pub model: Model,
     pub spec: Spec,
     pub name: String,
+    /// Where its tokenizer lies.
+    pub folder: PathBuf,
     /// Steps of training, where a checkpoint says them.
     pub steps: Option<u64>,
     /// Where the weights came from.
     pub weights: PathBuf,
 }
 
-/// Loads what `MODEL` means: the folder of a run, with its newest whole checkpoint, or an artifact beside `weights`.
+/// Loads what `MODEL` means: the folder of a run or of a model, with its newest whole checkpoint or else its own weights,
+/// or an artifact beside `weights`. A folder without an artifact is compiled in memory.
 pub fn load(model: &Path, from: Option<&Path>, threads: usize) -> Result<Trained> {
-    let (artifact, folder) = match model.is_dir() {
-        true => (RunFolder(model.into()).artifact(), Some(RunFolder(model.into()))),
-        false => (model.to_path_buf(), None),
-    };
-    if !artifact.is_file() {
-        let what = if folder.is_some() { "the folder of a run" } else { "an artifact" };
-        bail!("{} is not {what}: there is no file {}", model.display(), artifact.display());
-    }
-    if !is_artifact(&artifact)? {
-        bail!("{} is not an artifact; make one with `lolm train` or `lolm compile`", artifact.display());
-    }
-    let artifact = open(&artifact)?;
+    let folder = model.is_dir().then(|| RunFolder(model.into()));
+    let artifact = artifact_of(model, folder.as_ref())?;
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
     let (weights, steps) = match (from, &folder) {
         (Some(path), _) => (path.to_path_buf(), None),
         (None, Some(folder)) => newest(folder)?,
         (None, None) => bail!("{} holds no weights: say with --weights where they are", model.display()),
     };
-    let mut model = Model::load(artifact, threads)?;
-    weights::load(&mut model, &weights, Purpose::Inference)?;
-    Ok(Trained { model, spec, name, steps, weights })
+    let mut loaded = Model::load(artifact, threads)?;
+    weights::load(&mut loaded, &weights, Purpose::Inference)?;
+    Ok(Trained { model: loaded, spec, name, folder: folder_of(model), steps, weights })
+}
+
+fn artifact_of(model: &Path, folder: Option<&RunFolder>) -> Result<Artifact> {
+    let path = folder.map_or(model.to_path_buf(), RunFolder::artifact);
+    if !path.is_file() && folder.is_some() && is_model(model) {
+        note(format_args!("{} is not there: compiled in memory; `lolm compile` would keep it", path.display()));
+        let named = spec::find(&model.display().to_string(), &Overrides::default())?;
+        let sources = ProgramArgs::default().sources(&named.spec, &READING)?;
+        return in_memory(&named, &sources);
+    }
+    if !path.is_file() {
+        let what = if folder.is_some() { "the folder of a run or of a model" } else { "an artifact" };
+        bail!("{} is not {what}: there is no file {}", model.display(), path.display());
+    }
+    if !is_artifact(&path)? {
+        bail!("{} is not an artifact; make one with `lolm train` or `lolm compile`", path.display());
+    }
+    open(&path)
 }
 
 /// The newest whole checkpoint and its step. Damaged ones are named on the way.
 fn newest(folder: &RunFolder) -> Result<(PathBuf, Option<u64>)> {
     let (found, damaged) = folder.checkpoints(0, 0).latest()?;
-    damaged.iter().for_each(|e| crate::output::note(format_args!("passed over: {e}")));
+    damaged.iter().for_each(|e| note(format_args!("passed over: {e}")));
     match found {
         Some(saved) => Ok((saved.path.clone(), Some(saved.progress.step))),
+        None if has_weights(&folder.0) => Ok((folder.0.clone(), None)),
         None => bail!(
-            "{} has no whole checkpoint; train first, or say with --weights where the weights are",
+            "{} has no whole checkpoint and no weights; train first, or say with --weights where the weights are",
             folder.0.display()
         ),
     }

@@ -1,4 +1,5 @@
 //! Specs as arguments: a file, or the name of a built-in one, with keys that have other values.
+use crate::model_folder;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lolm_ir::artifact::MAGIC;
@@ -6,7 +7,7 @@ use lolm_models::Spec;
 use lolm_models::spec::{LIBRARY, Override, library_with, near_name};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Keys of the spec with other values.
 #[derive(Args, Clone, Debug, Default)]
@@ -28,24 +29,34 @@ fn read_override(text: &str) -> Result<Override, String> {
 pub struct Named {
     pub name: String,
     pub spec: Spec,
+    /// Where its tokenizer lies, if the spec is not a built-in one.
+    pub folder: Option<PathBuf>,
 }
 
 /// The spec that an argument means.
 pub fn find(arg: &str, overrides: &Overrides) -> Result<Named> {
     if let Some(spec) = library_with(arg, &overrides.set) {
-        return Ok(Named { name: arg.into(), spec: spec? });
+        return Ok(Named { name: arg.into(), spec: spec?, folder: None });
     }
     let path = Path::new(arg);
+    if path.is_dir() {
+        let spec = model_folder::spec(path, &overrides.set)?;
+        return Ok(Named { name: model_folder::name(path), spec, folder: Some(path.into()) });
+    }
     if !path.is_file() {
         let names: Vec<&str> = LIBRARY.iter().map(|(n, _)| *n).collect();
         let near = near_name(arg, names.iter().copied()).map_or(String::new(), |n| format!("; did you mean `{n}`?"));
-        bail!("there is no spec file `{arg}`, and no built-in spec of this name: these are {}{near}", names.join(", "));
+        bail!(
+            "there is no spec file or model folder `{arg}`, and no built-in spec of this name: these are {}{near}",
+            names.join(", ")
+        );
     }
     if is_artifact(path)? {
         bail!("`{arg}` is an artifact, and a spec is needed here");
     }
     let name = path.file_stem().map_or_else(|| arg.to_string(), |s| s.to_string_lossy().into_owned());
-    Ok(Named { name, spec: Spec::load_with(path, &overrides.set)? })
+    let spec = Spec::load_with(path, &overrides.set)?;
+    Ok(Named { name, spec, folder: Some(model_folder::folder_of(path)) })
 }
 
 /// True if the file begins as an artifact does.
@@ -63,7 +74,10 @@ mod tests {
     #[test]
     fn unknown_specs_have_a_near_name() {
         let e = find("lolm-20n", &Overrides::default()).unwrap_err().to_string();
-        assert!(e.contains("no spec file `lolm-20n`") && e.ends_with("did you mean `lolm-20m`?"), "{e}");
+        assert!(
+            e.contains("no spec file or model folder `lolm-20n`") && e.ends_with("did you mean `lolm-20m`?"),
+            "{e}"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::compiler::{Dump, Emit, Time, compiled, module};
 use crate::inspect::plan::{Memory, Program, show_programs};
 use crate::output::{bytes, seconds, show};
 use crate::programs::{ProgramArgs, USUAL};
+use crate::run_folder::RunFolder;
 use crate::spec::{self, Overrides};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -14,7 +15,7 @@ use std::time::Instant;
 /// Compile a spec to an artifact
 #[derive(Args, Debug)]
 pub struct Compile {
-    /// A spec file, or the name of a built-in spec
+    /// A spec file, the folder of a model, or the name of a built-in spec
     spec: String,
     #[command(flatten)]
     overrides: Overrides,
@@ -23,7 +24,7 @@ pub struct Compile {
     /// What the code runs on
     #[arg(long, default_value = "cpu")]
     target: Target,
-    /// The artifact [default: the spec's name with .lolm]
+    /// The artifact [default: the spec's name with .lolm, or model.lolm in the folder of a model]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write these stages to the folder of --dump, separated by commas
@@ -73,7 +74,9 @@ impl Compile {
             false => compiled(&named, &sources, &dump).map(|(c, m, t)| (Some(c), m, t))?,
             true => module(&sources, &dump).map(|(m, t)| (None, m, t))?,
         };
-        let output = self.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.lolm", named.name)));
+        let beside = Path::new(&self.spec).is_dir().then(|| RunFolder(PathBuf::from(&self.spec)).artifact());
+        let usual = || beside.unwrap_or_else(|| PathBuf::from(format!("{}.lolm", named.name)));
+        let output = self.output.clone().unwrap_or_else(usual);
         if let Some(c) = &compiled {
             write_whole(&output, &c.bytes)?;
         }

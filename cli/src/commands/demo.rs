@@ -8,6 +8,7 @@ use crate::output::{bytes, grouped, note, seconds, show};
 use crate::programs::{ProgramArgs, USUAL};
 use crate::run_folder::{RunFolder, Trained, open};
 use crate::spec::{self, Overrides};
+use crate::tokenizer::Tokenizer;
 use crate::training::{Job, Summary};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -70,8 +71,9 @@ impl Demo {
             None => ("De finibus".into(), TEXT.as_bytes().to_vec()),
         };
         let (train, held_out) = data::split(&text, HELD_OUT);
-        let training_text = data::join(&[(&name, train)], &named.spec)?;
-        let held_out_text = data::join(&[(&name, held_out)], &named.spec)?;
+        let tokenizer = Tokenizer::of(&named.spec, None)?;
+        let training_text = data::join(&[(&name, train)], &tokenizer)?;
+        let held_out_text = data::join(&[(&name, held_out)], &tokenizer)?;
         let window = named.spec.training.seq;
         training_text
             .tokens
@@ -119,6 +121,7 @@ impl Demo {
         let done = job.run(open(&folder.artifact())?)?;
         let steps = Some(done.summary.steps);
         let mut trained = Trained {
+            folder: folder.0.clone(),
             model: done.model,
             spec: named.spec,
             name: named.name,

@@ -123,7 +123,7 @@ impl Eval {
             "{} has no gate that could be forced",
             t.name
         );
-        let text = data::read(&self.data, &t.spec)?;
+        let text = data::read(&self.data, &t.spec, Some(&t.folder))?;
         let how = How { tau: self.tau, windows: self.windows, quiet: self.json };
         let found = match self.ablation {
             true => ablation(&mut t, &text, how)?,

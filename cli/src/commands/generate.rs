@@ -104,7 +104,7 @@ pub fn generate(
     gate: Option<f32>,
     each: &mut dyn FnMut(&str),
 ) -> Result<(String, Generated)> {
-    let tokenizer = Tokenizer::of(&t.spec)?;
+    let tokenizer = Tokenizer::of(&t.spec, Some(&t.folder))?;
     let tokens = tokenizer.encode(prompt, true, "the prompt")?;
     let mut g = Generator::new(&mut t.model, settings(&t.spec, t.steps, gate))?;
     let (mut characters, mut text) = (Characters::default(), String::new());

@@ -2,6 +2,7 @@
 use crate::commands::compile::write_whole;
 use crate::compiler::{Dump, compiled};
 use crate::data;
+use crate::model_folder::{copy_texts, folder_of, has_weights, is_model};
 use crate::output::{note, seconds, show};
 use crate::programs::{ProgramArgs, USUAL};
 use crate::run_folder::{RunFolder, open, spec_of};
@@ -59,6 +60,10 @@ struct Start {
     name: String,
     spec: Spec,
     folder: RunFolder,
+    /// Where the tokenizer lies, if the spec is not a built-in one.
+    texts: Option<PathBuf>,
+    /// Weights that come with the model.
+    weights: Option<PathBuf>,
     /// If it need not be compiled.
     artifact: Option<Artifact>,
 }
@@ -77,7 +82,7 @@ impl Train {
             self.overrides.set.push(Override::new("training.steps", steps.to_string()));
         }
         let start = self.start()?;
-        let data = data::read(&self.data, &start.spec)?;
+        let data = data::read(&self.data, &start.spec, start.texts.as_deref())?;
         let job = Job {
             folder: start.folder.clone(),
             spec: &start.spec,
@@ -85,10 +90,13 @@ impl Train {
             threads: self.threads,
             interval: self.interval,
             keep: self.keep,
-            weights: self.weights.as_deref(),
+            weights: self.weights.as_deref().or(start.weights.as_deref()),
             quiet: self.json,
         };
         job.check()?;
+        if let Some(texts) = &start.texts {
+            copy_texts(texts, &start.folder.0)?;
+        }
         let artifact = match start.artifact {
             Some(a) => a,
             None => self.compile(&start)?,
@@ -102,7 +110,7 @@ impl Train {
     /// What the arguments mean.
     fn start(&mut self) -> Result<Start> {
         let path = PathBuf::from(&self.model);
-        if path.is_dir() {
+        if path.is_dir() && (RunFolder(path.clone()).artifact().is_file() || !is_model(&path)) {
             let folder = RunFolder(self.out.clone().unwrap_or_else(|| path.clone()));
             return self.with_artifact(&RunFolder(path).artifact(), folder);
         }
@@ -111,12 +119,13 @@ impl Train {
             return self.with_artifact(&path, folder);
         }
         self.programs.add_to(&mut self.overrides);
-        let Named { name, spec } = spec::find(&self.model, &self.overrides)?;
+        let weights = (path.is_dir() && has_weights(&path)).then_some(path);
+        let Named { name, spec, folder: texts } = spec::find(&self.model, &self.overrides)?;
         let folder = self.folder(&name);
         self.check_folder(&folder)?;
         let there = folder.artifact();
         if !self.resume || !there.is_file() {
-            return Ok(Start { name, spec, folder, artifact: None });
+            return Ok(Start { name, spec, folder, texts, weights, artifact: None });
         }
         let artifact = open(&there)?;
         ensure!(
@@ -125,7 +134,7 @@ impl Train {
             there.display(),
             self.model
         );
-        Ok(Start { name, spec, folder, artifact: Some(artifact) })
+        Ok(Start { name, spec, folder, texts, weights, artifact: Some(artifact) })
     }
 
     fn folder(&self, name: &str) -> RunFolder {
@@ -164,11 +173,12 @@ impl Train {
         if folder.artifact() != path {
             write_whole(&folder.artifact(), &std::fs::read(path)?)?;
         }
-        Ok(Start { name: artifact.manifest.name.clone(), spec, folder, artifact: Some(artifact) })
+        let (name, texts) = (artifact.manifest.name.clone(), Some(folder_of(path)));
+        Ok(Start { name, spec, folder, texts, weights: None, artifact: Some(artifact) })
     }
 
     fn compile(&self, start: &Start) -> Result<Artifact> {
-        let named = Named { name: start.name.clone(), spec: start.spec.clone() };
+        let named = Named { name: start.name.clone(), spec: start.spec.clone(), folder: start.texts.clone() };
         let sources = self.programs.sources(&named.spec, &USUAL)?;
         let (compiled, _, times) = compiled(&named, &sources, &Dump::default())?;
         let path = start.folder.artifact();

@@ -50,12 +50,12 @@ enum Encoder {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a spec.
-    pub fn of(spec: &Spec) -> Result<Tokenizer> {
+    /// The tokenizer of a spec, whose files lie in this folder.
+    pub fn of(spec: &Spec, folder: Option<&Path>) -> Result<Tokenizer> {
         let t = match &spec.tokenizer {
             Kind::Bytes => Tokenizer::bytewise(),
             Kind::Gpt2 => Tokenizer::gpt2()?,
-            Kind::File(path) => Tokenizer::open(Path::new(path))?,
+            Kind::File(path) => Tokenizer::open(&folder.unwrap_or(Path::new("")).join(path))?,
         };
         t.within(spec.vocab_size)
     }

@@ -25,7 +25,7 @@ struct Runner<'a> {
 
 /// Compiles the case, runs it and compares everything.
 pub fn run(case: &Case, threads: usize) -> Result<Results> {
-    let named = Named { name: case.name.clone(), spec: case.spec.clone() };
+    let named = Named { name: case.name.clone(), spec: case.spec.clone(), folder: Some(case.folder.clone()) };
     let model = Model::load(in_memory(&named, &sources(case)?)?, threads)?;
     let mut r = Runner { case, model, rows: vec![] };
     r.load()?;

@@ -5,7 +5,7 @@ use crate::support::{Folder, SMALL, prose};
 fn specs_that_are_wrong() {
     let f = Folder::new("specs");
     f.lolm("inspect lolm-20n").fails(&["no built-in spec", "did you mean `lolm-20m`?"]);
-    f.lolm("inspect missing.toml").fails(&["there is no spec file `missing.toml`"]);
+    f.lolm("inspect missing.toml").fails(&["there is no spec file or model folder `missing.toml`"]);
     f.write("syntax.toml", "kind = \"lolm\"\nd_model = = 3\n");
     f.lolm("inspect syntax.toml").fails(&["syntax.toml:2:", "not valid TOML"]);
     let demo = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/specs/lolm-demo.toml")).unwrap();
