@@ -90,18 +90,16 @@ impl<'a> Gguf<'a> {
         self.typed(key, "a text", |v| v.text())
     }
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&'a str>>, GgufError> {
-        self.typed(key, "an array of texts", |v| v.array()?.iter().map(|v| v.text()).collect())
+        self.typed(key, "an array of texts", |v| all(v.array()?, |v| v.text()))
     }
     pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, GgufError> {
         let float = |v: Value| if let Value::F32(x) = v { Some(x) } else { None };
-        self.typed(key, "an array of f32", |v| v.array()?.iter().map(float).collect())
+        self.typed(key, "an array of f32", |v| all(v.array()?, float))
     }
     /// Integers from 0 to 2³² - 1.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<u32>>, GgufError> {
         let small = |v: Value| v.unsigned()?.try_into().ok();
-        self.typed(key, "an array of integers of 32 bits that are not negative", |v| {
-            v.array()?.iter().map(small).collect()
-        })
+        self.typed(key, "an array of integers of 32 bits that are not negative", |v| all(v.array()?, small))
     }
 
     fn typed<T>(
@@ -146,6 +144,15 @@ impl<'a> Gguf<'a> {
     pub fn dequantise(&self, name: &str) -> Result<Vec<f32>, GgufError> {
         Ok(self.tensor(name)?.dequantise())
     }
+}
+
+/// What every element of an array is, with room for exactly them.
+fn all<'a, T>(array: Array<'a>, read: impl Fn(Value<'a>) -> Option<T>) -> Option<Vec<T>> {
+    let mut out = Vec::with_capacity(array.len());
+    for value in array.iter() {
+        out.push(read(value)?);
+    }
+    Some(out)
 }
 
 #[cfg(test)]
