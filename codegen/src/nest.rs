@@ -7,7 +7,8 @@
 use crate::emit::Emit;
 use crate::eval::{Acc, At, Fail, Gen, Gives, Inst, Key, Keyed, Tile, with};
 use crate::sink::Sink;
-use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue};
+use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, View};
+use lolm_ir::op::Binary;
 use std::collections::BTreeMap;
 
 /// A piece of a loop.
@@ -155,8 +156,10 @@ impl<E: Emit> Gen<'_, E> {
         let tile = self.tiles[x.0 as usize].filter(|_| !sinks.is_empty());
         let whole = Tile { lo: self.e.coord(0), size: self.e.coord(range.len as i64), multiple: range.len as i64 };
         let Tile { lo, size, multiple } = tile.unwrap_or(whole);
-        // Stores cover all of the axis, and bounds that differ between instances cannot bound one loop.
-        let clip = bounded && sinks.is_empty() && self.k.bounds(x).all(|b| self.is_single(b));
+        // Stores cover all of the axis, but for those that its end guards; and bounds that differ between instances cannot
+        // bound one loop.
+        let confined = sinks.iter().all(|s| self.ends_with(*s, x));
+        let clip = bounded && confined && self.k.bounds(x).all(|b| self.is_single(b));
         let clip_to = if clip { Some(self.clip(x)?) } else { None };
         let mut parts = vec![];
         let mut at = self.e.coord(0);
@@ -178,6 +181,22 @@ impl<E: Emit> Gen<'_, E> {
         }
         parts.retain(|p| p.count != Some(0));
         Ok(parts)
+    }
+
+    /// A store whose guard says that the axis has not ended, where its range has no other bound.
+    fn ends_with(&self, s: Sink, x: KAxis) -> bool {
+        let Sink::Write(v) = s else { return false };
+        self.k.value(v).access().is_some_and(|(_, view)| self.guarded_by_end(view) == Some(x))
+    }
+
+    /// The axis whose end is all that the guard of a view looks at.
+    pub fn guarded_by_end(&self, view: &View) -> Option<KAxis> {
+        let guard = self.k.value(view.guard?);
+        let (KOp::Binary(Binary::Lt), KOp::Index(x)) = (&guard.op, &self.k.value(*guard.args.first()?).op) else {
+            return None;
+        };
+        let range = self.k.axis(*x);
+        (range.lo.is_none() && range.hi == guard.args.get(1).copied()).then_some(*x)
     }
 
     /// How a loop along the axis may step, large steps first.

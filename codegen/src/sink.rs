@@ -144,7 +144,13 @@ impl<E: Emit> Gen<'_, E> {
         let value = self.k.value(v);
         let Some((o, view)) = value.access() else { return Err(self.nowhere(v)) };
         let x = self.eval(self.stored(v), inst)?;
-        let access = self.access(v, Base::Operand(o), view, inst)?;
+        let mut access = self.access(v, Base::Operand(o), view, inst)?;
+        // A loop that was cut where the axis ends does not get there.
+        if let Some(x) = self.guarded_by_end(view)
+            && !self.at(x)?.masked
+        {
+            access.guard = None;
+        }
         self.e.note(v.0);
         if self.k.operand(o).mode == Mode::InOut {
             self.written.insert(Written::Operand(o));

@@ -142,6 +142,42 @@ fn softmax_of_rows_with_a_dynamic_end() {
     }
 }
 
+/// Weights in place of scores, up to where a row of a unit ends: what lies beyond stays as it was, in whole tiles, single
+/// vectors and the lanes of one.
+#[test]
+fn stores_end_where_their_guard_says() {
+    for (len, pitch) in [(64, 80), (70, 80), (3, 16), (37, 48)] {
+        for n in [-2, 0, 1, 3, 16, 17, 36, 63, 64, 90] {
+            let k = kernel(
+                &"kernel @weights {
+  axis i 5
+  axis j LEN in 0..%0
+  in $n i32 1
+  inout $x f32 SIZE
+  out $sum f32 5
+  units i 1
+  %0 i32[] = load $n[0]
+  %1 i32[j] = index j
+  %2 bool[j] = lt %1 %0
+  %3 f32[i j] = load $x[PITCH*i + j]
+  %4 f32[i] = max.j %3
+  %5 f32[i j] = sub %3 %4
+  %6 f32[i j] = exp %5
+  %7 f32[i] = sum.j %6
+  %8 f32[i] = store $sum[i] %7
+  %9 f32[i j] = store $x[PITCH*i + j] %6 if %2
+}"
+                .replace("SIZE", &(5 * pitch).to_string())
+                .replace("LEN", &len.to_string())
+                .replace("PITCH", &pitch.to_string()),
+            );
+            let mut data = inputs(&k, 3);
+            data[0] = vec![n as f64];
+            check_on(&k, &data, 2e-6);
+        }
+    }
+}
+
 #[test]
 fn window_sums_with_both_ends_dynamic() {
     for (lo, hi) in [(0, 64), (5, 9), (15, 17), (16, 32), (33, 90), (-5, 3), (20, 10)] {

@@ -64,7 +64,8 @@ pub enum Reduction {
     Max,
 }
 
-/// Which keys a query may see. Key `s` stands at position `iota{s}`; the query's position is an operand (`qpos`).
+/// Which keys a query may see. Key `s` stands at position `iota{s}`, in a ring excepted; the query's position is an operand
+/// (`qpos`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Mask {
     /// Every key; there is no `qpos` operand.
@@ -73,6 +74,9 @@ pub enum Mask {
     Causal,
     /// Keys with `qpos - window < s <= qpos`.
     Window(usize),
+    /// Keys in a ring: slot s holds the last position up to `qpos` that is s modulo the number of slots, so its age is
+    /// `(qpos - s) mod len(s)`, not negative; keys with `age < window` and `age <= qpos`.
+    Ring(usize),
 }
 
 /// Inverted dropout on attention weights: `w · [u >= rate] / (1 - rate)` with `u` the random tensor of `site`, whose

@@ -18,6 +18,7 @@ use stream::{Lowered, Stream};
 
 mod attention;
 mod attention_rows;
+mod attention_tiles;
 mod contract;
 mod cost;
 mod cross_entropy;

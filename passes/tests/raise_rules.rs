@@ -52,7 +52,8 @@ fn kind(fun: Fun, i: usize, near_integer: bool) -> Kind {
         Fun::Attention => &[Axis, Axes, Number, MaybeCount, Number, Site],
         Fun::CrossEntropy => &[Axis, Axes],
         Fun::LayerNorm | Fun::RmsNorm => &[Axis, Number],
-        Fun::Visible => &[Axis],
+        Fun::Visible | Fun::Age => &[Axis],
+        Fun::Ring => &[MaybeCount],
         _ => &[Axis, Axis],
     };
     let count = fun.row().attrs;
@@ -62,7 +63,7 @@ fn kind(fun: Fun, i: usize, near_integer: bool) -> Kind {
     match (fun, i - count) {
         (Fun::Select, 0) | (Fun::Unary(Unary::Not), _) | (Fun::Binary(Binary::And), _) | (Fun::Cast, _) => Boolean,
         (Fun::Random, _) | (Fun::Dropped, 0 | 1) | (Fun::Attention, 4 | 5) => Seed,
-        (Fun::Visible, 0) | (Fun::Gather, 1) | (Fun::CrossEntropy | Fun::RoutedDot, 2) => Integer,
+        (Fun::Visible | Fun::Age, 0) | (Fun::Gather, 1) | (Fun::CrossEntropy | Fun::RoutedDot, 2) => Integer,
         (Fun::Visible, 1) => MaybeCount,
         (Fun::Weights, 2) | (Fun::Attention, 3) => MaybeInteger,
         (Fun::Recurrence | Fun::SelectiveScan, 2 | 5) => MaybeFloat,
@@ -79,27 +80,50 @@ fn narrow(old: &mut Kind, new: Kind) {
     }
 }
 
+/// Which nodes of a pattern are integers: an iota, an age, a literal one, and what is computed from or compared with one.
+fn integers(nodes: &[ENodeOrVar<Enode>]) -> Vec<bool> {
+    let literal = |n: &ENodeOrVar<Enode>| match n {
+        ENodeOrVar::ENode(n) => {
+            matches!(n.head, Head::Fun(Fun::Iota | Fun::Age | Fun::Binary(Binary::Rem)) | Head::Num(Scalar::I32(_)))
+        }
+        ENodeOrVar::Var(_) => false,
+    };
+    let mut found: Vec<bool> = nodes.iter().map(literal).collect();
+    loop {
+        let before = found.clone();
+        for (i, n) in nodes.iter().enumerate() {
+            match n {
+                // The same variable may stand in several places.
+                ENodeOrVar::Var(v) => {
+                    let same = |m: &ENodeOrVar<Enode>| matches!(m, ENodeOrVar::Var(w) if w == v);
+                    found[i] = nodes.iter().zip(&before).any(|(m, known)| *known && same(m));
+                }
+                ENodeOrVar::ENode(n) => {
+                    let (Some(Fun::Binary(b)), children) = (n.as_fun(), &n.children) else { continue };
+                    let number = !b.is_predicate() && found[i];
+                    let any = number || children.iter().any(|c| found[usize::from(*c)]);
+                    found[i] |= any && !b.is_predicate();
+                    children.iter().for_each(|c| found[usize::from(*c)] |= any && b != Binary::And);
+                }
+            }
+        }
+        if found == before {
+            return found;
+        }
+    }
+}
+
 /// The kinds of all variables of a pattern.
 fn kinds(p: &PatternAst<Enode>) -> BTreeMap<Var, Kind> {
     let mut out: BTreeMap<Var, Kind> = BTreeMap::new();
     let nodes = p.as_ref();
-    let integer = |id: &Id| match &nodes[usize::from(*id)] {
-        ENodeOrVar::ENode(n) => matches!(n.head, Head::Fun(Fun::Iota) | Head::Num(Scalar::I32(_))),
-        ENodeOrVar::Var(_) => false,
-    };
-    // Integer arithmetic around an iota is integer, too.
-    let deep = |n: &Enode| {
-        n.children.iter().any(|c| {
-            integer(c)
-                || matches!(&nodes[usize::from(*c)], ENodeOrVar::ENode(m) if matches!(m.head, Head::Fun(Fun::Binary(_))) && m.children.iter().any(integer))
-        })
-    };
+    let integers = integers(nodes);
     for n in nodes {
         let ENodeOrVar::ENode(n) = n else { continue };
         let Some(fun) = n.as_fun() else { continue };
         for (i, c) in n.children.iter().enumerate() {
             let ENodeOrVar::Var(v) = &nodes[usize::from(*c)] else { continue };
-            let new = kind(fun, i, deep(n));
+            let new = kind(fun, i, integers[usize::from(*c)]);
             narrow(out.entry(*v).or_insert(new), new);
         }
     }
@@ -149,6 +173,12 @@ fn instance(rule: &Rule, kinds: &BTreeMap<Var, Kind>, d: &mut Draw) -> Instance 
             let n = it.context.graph.elements(*a);
             it.heads.insert(c.parse().unwrap(), Head::Num(Scalar::f32(1.0 / n as f32)));
         }
+        if let Cond::Length(n, s) = c
+            && let Some(Head::Axes(a)) = it.heads.get(&s.parse::<Var>().unwrap())
+        {
+            let len = it.context.graph.elements(*a);
+            it.heads.insert(n.parse().unwrap(), Head::Num(Scalar::I32(len as i32)));
+        }
     }
     it
 }
@@ -187,6 +217,7 @@ impl Instance {
             Kind::MaybeInteger | Kind::MaybeFloat | Kind::MaybeCount if d.below(3) == 0 => Head::None,
             Kind::Seed => Head::Num(Scalar::I32(d.below(100) as i32)),
             Kind::Number => Head::Num(Scalar::f32([0.5, 2.0, 0.25, 1e-3][d.below(4) as usize])),
+            Kind::MaybeCount if d.below(2) == 0 => Head::Ring(1 + d.below(3) as i64),
             Kind::MaybeCount => Head::Num(Scalar::I32(1 + d.below(3) as i32)),
             Kind::Boolean => self.input(v, DType::Bool, d),
             Kind::Integer | Kind::MaybeInteger if d.below(4) == 0 => Head::Num(Scalar::I32(d.below(2) as i32)),
@@ -266,6 +297,9 @@ impl Realizer<'_> {
         };
         let (attrs, operands) = children.split_at(fun.row().attrs);
         let known: Vec<Known> = attrs.iter().map(|a| self.known(a)).collect();
+        if let (Fun::Ring, Some(w)) = (fun, known.first().and_then(|k| k.int())) {
+            return Some(Made::Attr(self.attr(&Head::Ring(w), &[])));
+        }
         if let Fun::Last | Fun::Union | Fun::Bit = fun {
             let facts: Vec<Facts> =
                 attrs.iter().map(|a| if let Made::Attr(f) = a { f.clone() } else { unreachable!() }).collect();
@@ -278,6 +312,7 @@ impl Realizer<'_> {
         let v = match fun {
             Fun::Part if known[0] == Known::Int(0) => args[0],
             Fun::Visible => self.visible(&known, operands)?,
+            Fun::Age => self.age(&known, args[0])?,
             Fun::Weights => self.weights(&known, operands)?,
             Fun::Dropped => self.dropped(&known, &args)?,
             Fun::Taps => self.taps(&known, &args)?,
@@ -293,9 +328,22 @@ impl Realizer<'_> {
         if let Made::Value(v) = m { Some(*v) } else { None }
     }
 
-    /// `s <= qpos`, and `qpos - window < s`.
+    /// `(qpos - s) mod len(s)`.
+    fn age(&mut self, known: &[Known], p: ValueId) -> Option<ValueId> {
+        let axis = known[0].axes()?.single()?;
+        let (s, n) = (self.b.iota(axis), self.b.int(self.b.graph().len(axis) as i32));
+        let before = self.b.sub(p, s);
+        Some(self.b.binary(Binary::Rem, before, n))
+    }
+
+    /// `s <= qpos`, and `qpos - window < s`; in a ring `age < window` and `age <= qpos`.
     fn visible(&mut self, known: &[Known], operands: &[Made]) -> Option<ValueId> {
         let (s, p) = (self.b.iota(known[0].axes()?.single()?), Self::value(&operands[0])?);
+        if let Known::Ring(w) = self.known(&operands[1]) {
+            let (age, w) = (self.age(known, p)?, self.b.int(w as i32));
+            let (near, past) = (self.b.lt(age, w), self.b.le(age, p));
+            return Some(self.b.binary(Binary::And, near, past));
+        }
         let m = self.b.le(s, p);
         let Some(w) = Self::value(&operands[1]) else { return Some(m) };
         let from = self.b.sub(p, w);
@@ -312,6 +360,7 @@ impl Realizer<'_> {
         if let Made::Value(_) = operands[2] {
             let window = match &known[3] {
                 Known::Num(n) => Made::Value(self.b.op(Op::Const(*n), &[])),
+                Known::Ring(w) => Made::Attr(self.attr(&Head::Ring(*w), &[])),
                 _ => Made::Absent,
             };
             let m = self.visible(&known[..1], &[operands[2].clone(), window])?;

@@ -160,10 +160,11 @@ fn call(k: &Kernel, launch: &str, stage: &KernelStage, at: &[i64], begin: i64, m
             }
         }
     }
-    let take = |o: &Access| std::mem::take(&mut memory[o.buffer.0 as usize]);
-    let mut data: Vec<Vec<f64>> = stage.operands.iter().map(take).collect();
+    // Operands that are only read may lie in one buffer.
+    let mut data: Vec<Vec<f64>> = stage.operands.iter().map(|o| memory[o.buffer.0 as usize].clone()).collect();
     lolm_ir::kernel::interp::run(&k, &mut data).unwrap_or_else(|e| panic!("{launch}: {e}\n{k}"));
-    for (o, d) in stage.operands.iter().zip(data) {
+    let written = stage.operands.iter().zip(data).zip(&k.operands).filter(|(_, o)| o.mode != Mode::In);
+    for ((o, d), _) in written {
         memory[o.buffer.0 as usize] = d;
     }
 }

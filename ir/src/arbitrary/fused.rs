@@ -73,7 +73,7 @@ impl Generator<'_> {
         let (q, k) = (self.axes("t h b d"), self.some_of(self.axes("h b")).union(self.axes("s d")));
         let v = self.some_of(AxisSet::of(&[shared, batch])).union(self.axes("s e"));
         let mut args = vec![self.operand(dtype, q), self.operand(dtype, k), self.operand(dtype, v)];
-        let mask = self.one_of(&[Mask::Full, Mask::Causal, Mask::Window(2)]);
+        let mask = self.one_of(&[Mask::Full, Mask::Causal, Mask::Window(2), Mask::Ring(2)]);
         if mask != Mask::Full {
             let axes = self.some_of(AxisSet::of(&[batch]));
             let position = self.operand(DType::I32, axes.with(row));

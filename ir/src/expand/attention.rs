@@ -2,7 +2,7 @@
 use super::Expander;
 use crate::axis::AxisId;
 use crate::graph::ValueId;
-use crate::op::{Attention, Mask, Op};
+use crate::op::{Attention, Binary, Mask, Op};
 
 /// The scores of an attention in small operations.
 struct Scores {
@@ -46,6 +46,7 @@ impl Expander {
             Mask::Full => return None,
             Mask::Causal => None,
             Mask::Window(w) => Some(w),
+            Mask::Ring(w) => return Some(self.visible_in_ring(a.keys, w, args[3])),
         };
         let (qpos, s) = (args[3], self.b.iota(a.keys));
         let causal = self.b.le(s, qpos);
@@ -55,7 +56,21 @@ impl Expander {
         let w = self.b.int(w);
         let start = self.b.sub(qpos, w);
         let near = self.b.lt(start, s);
-        Some(self.b.op(Op::Binary(crate::op::Binary::And), &[causal, near]))
+        Some(self.b.binary(Binary::And, causal, near))
+    }
+
+    /// `age < window` and `age <= qpos`.
+    fn visible_in_ring(&mut self, keys: AxisId, window: usize, qpos: ValueId) -> ValueId {
+        let s = self.b.iota(keys);
+        let slots = self.b.int(self.b.graph().len(keys) as i32);
+        let before = self.b.sub(qpos, s);
+        let age = self.b.binary(Binary::Rem, before, slots);
+        let past = self.b.le(age, qpos);
+        // Every slot is younger than a window that no i32 can hold.
+        let Ok(w) = i32::try_from(window) else { return past };
+        let w = self.b.int(w);
+        let near = self.b.lt(age, w);
+        self.b.binary(Binary::And, near, past)
     }
 
     fn dropped(&mut self, weights: ValueId, kept: Option<ValueId>) -> ValueId {

@@ -61,12 +61,16 @@ impl<'a> Rows<'a> {
     }
 
     fn visible(&self, r: usize) -> impl Fn(usize) -> bool {
-        let mask = self.a.mask;
+        let (mask, slots) = (self.a.mask, self.keys() as i64);
         let position = if self.a.has_qpos() { self.extra(0, r) as i64 } else { 0 };
         move |s| match mask {
             Mask::Full => true,
             Mask::Causal => s as i64 <= position,
             Mask::Window(w) => s as i64 <= position && s as i64 > position - w as i64,
+            Mask::Ring(w) => {
+                let age = (position - s as i64).rem_euclid(slots);
+                age < w as i64 && age <= position
+            }
         }
     }
 

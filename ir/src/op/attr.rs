@@ -105,8 +105,10 @@ impl Attention {
             ("scale", Attr::Float(self.scale)),
             ("causal", Attr::Flag(self.mask != Mask::Full)),
         ];
-        if let Mask::Window(w) = self.mask {
-            p.push(("window", Attr::Int(w as i64)));
+        match self.mask {
+            Mask::Full | Mask::Causal => {}
+            Mask::Window(w) => p.push(("window", Attr::Int(w as i64))),
+            Mask::Ring(w) => p.push(("ring", Attr::Int(w as i64))),
         }
         if let Some(d) = self.dropout {
             p.push(("dropout", Attr::Float(d.rate)));
@@ -184,11 +186,13 @@ impl Reader<'_> {
     fn attention(&mut self) -> Result<Attention, AttrError> {
         let (keys, over, scale) = (self.axis("keys")?, self.axes("over")?, self.float("scale")?);
         let causal = self.flag("causal")?;
-        let mask = match (causal, self.find("window")) {
-            (false, None) => Mask::Full,
-            (true, None) => Mask::Causal,
-            (true, Some(Attr::Int(w))) if w > 0 => Mask::Window(w as usize),
-            (_, Some(_)) => return self.wrong("window", "a positive integer beside causal=true"),
+        let mask = match (causal, self.find("window"), self.find("ring")) {
+            (false, None, None) => Mask::Full,
+            (true, None, None) => Mask::Causal,
+            (true, Some(Attr::Int(w)), None) if w > 0 => Mask::Window(w as usize),
+            (true, None, Some(Attr::Int(w))) if w > 0 => Mask::Ring(w as usize),
+            (_, Some(_), None) => return self.wrong("window", "a positive integer beside causal=true"),
+            (_, _, Some(_)) => return self.wrong("ring", "a positive integer beside causal=true, without `window`"),
         };
         let dropout = match self.find("dropout") {
             None => None,

@@ -122,8 +122,8 @@ fn shape(c: &mut Case, shared: bool) -> Shape {
     Shape { q: vec![b, t, h, r, i, p], k, v, qpos: vec![t, b], keys: s, over: AxisSet::of(&[i, p]) }
 }
 
-fn masks() -> [Mask; 3] {
-    [Mask::Full, Mask::Causal, Mask::Window(2)]
+fn masks() -> [Mask; 4] {
+    [Mask::Full, Mask::Causal, Mask::Window(2), Mask::Ring(3)]
 }
 
 fn attention(c: &mut Case, dtype: DType, mask: Mask, dropout: bool, shared: bool) -> (Attention, Vec<ValueId>) {

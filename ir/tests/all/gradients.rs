@@ -41,7 +41,8 @@ fn outputs(c: &mut Case, grads: ValueId, of: &[&[AxisId]]) {
 
 #[test]
 fn attention() {
-    for (mask, dropout) in [(Mask::Full, false), (Mask::Causal, true), (Mask::Window(2), false)] {
+    for (mask, dropout) in [(Mask::Full, false), (Mask::Causal, true), (Mask::Window(2), false), (Mask::Ring(2), false)]
+    {
         let mut c = Case::new();
         let [b, t, r, s] = [("b", 2), ("t", 3), ("r", 2), ("s", 3)].map(|(n, l)| c.b.axis(n, l));
         let [d, j] = [("d", 2), ("j", 2)].map(|(n, l)| c.b.axis(n, l));

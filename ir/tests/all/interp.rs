@@ -253,6 +253,18 @@ fn attention_sees_what_its_mask_shows() {
     close(&visible_mean(Mask::Window(2), 2., None).0, &[110. / 2.]);
 }
 
+/// Four slots: position 5 lies in slot 1, its two predecessors in slots 0 and 3.
+#[test]
+fn attention_sees_the_youngest_slots_of_a_ring() {
+    close(&visible_mean(Mask::Ring(3), 5., None).0, &[(10. + 1. + 1000.) / 3.]);
+    close(&visible_mean(Mask::Ring(3), 3., None).0, &[(1000. + 100. + 10.) / 3.]);
+    close(&visible_mean(Mask::Ring(9), 7., None).0, &[1111. / 4.]);
+    // Slots that were not filled yet are not seen.
+    close(&visible_mean(Mask::Ring(3), 1., None).0, &[(10. + 1.) / 2.]);
+    close(&visible_mean(Mask::Ring(1), 0., None).0, &[1.]);
+    assert_eq!(visible_mean(Mask::Ring(2), -1., None), (vec![0.], vec![f64::NEG_INFINITY]));
+}
+
 #[test]
 fn a_row_that_sees_no_key_gives_zero_and_minus_infinity() {
     assert_eq!(visible_mean(Mask::Causal, -1., None), (vec![0.], vec![f64::NEG_INFINITY]));

@@ -40,6 +40,8 @@ pub enum Known {
     Flag(bool),
     DType(DType),
     Site(u32),
+    /// A window of keys in a ring.
+    Ring(i64),
     /// An operand or attribute that is not there.
     Absent,
 }
@@ -75,6 +77,7 @@ impl Known {
             Known::Flag(b) => Head::Flag(*b),
             Known::DType(d) => Head::DType(*d),
             Known::Site(s) => Head::Site(*s),
+            Known::Ring(w) => Head::Ring(*w),
             Known::Absent => Head::None,
         })
     }
@@ -120,6 +123,7 @@ impl Context {
             Head::Flag(b) => attribute(Known::Flag(*b)),
             Head::DType(d) => attribute(Known::DType(*d)),
             Head::Site(s) => attribute(Known::Site(*s)),
+            Head::Ring(w) => attribute(Known::Ring(*w)),
             Head::None => attribute(Known::Absent),
         }
     }
@@ -142,6 +146,7 @@ impl Context {
         match fun {
             Fun::Last => Some(Known::Int(self.graph.len(attrs.first()?.known.axes()?.single()?) as i64 - 1)),
             Fun::Union => Some(Known::Int(int(0)? | int(1)?)),
+            Fun::Ring => Some(Known::Ring(int(0)?)),
             Fun::Bit => Some(Known::Int(1i64.checked_shl(u32::try_from(int(0)?).ok()?)?)),
             _ => None,
         }
@@ -160,6 +165,11 @@ impl Context {
                 let keys = axes(0)?;
                 let ok = ty(0)?.dtype == DType::I32 && keys.disjoint(sup(0));
                 ok.then(|| vec![Type::new(DType::Bool, keys.union(sup(0)))])
+            }
+            Fun::Age => {
+                let keys = axes(0)?;
+                let ok = ty(0)?.dtype == DType::I32 && keys.disjoint(sup(0));
+                if ok { like(0, keys.union(sup(0))) } else { None }
             }
             Fun::Weights => {
                 let (keys, over, p) = (axes(0)?, axes(1)?, sup(2));

@@ -76,11 +76,12 @@ fn attr(key: &str, a: Attr) -> Head {
     }
 }
 
-/// `keys, over, scale, window, rate, site`; whether it is causal follows from the `qpos` operand.
+/// `keys, over, scale, window (or ring), rate, site`; whether it is causal follows from the `qpos` operand.
 fn attention(a: &Attention) -> Vec<Head> {
     let window = match a.mask {
         Mask::Full | Mask::Causal => Head::None,
         Mask::Window(w) => Head::Int(w as i64),
+        Mask::Ring(w) => Head::Ring(w as i64),
     };
     let (rate, site) = match a.dropout {
         None => (Head::None, Head::None),
@@ -135,7 +136,8 @@ pub fn decode(fun: Fun, attrs: &[&Known], present: &[bool]) -> Option<Op> {
         Fun::CrossEntropyGrad => Op::CrossEntropyGrad { vocab: r.axis(0)?, over: r.axes(1)? },
         Fun::RoutedDot => Op::RoutedDot { expert: r.axis(0)?, over: r.axis(1)? },
         Fun::RoutedDotGrad => Op::RoutedDotGrad { expert: r.axis(0)? },
-        Fun::Visible | Fun::Weights | Fun::Dropped | Fun::Taps | Fun::Last | Fun::Union | Fun::Bit => return None,
+        Fun::Visible | Fun::Age | Fun::Weights | Fun::Dropped | Fun::Taps => return None,
+        Fun::Last | Fun::Union | Fun::Bit | Fun::Ring => return None,
     })
 }
 
@@ -189,6 +191,7 @@ impl Reader<'_> {
         let mask = match (causal, self.0.get(3)?) {
             (false, Known::Absent) => Mask::Full,
             (true, Known::Absent) => Mask::Causal,
+            (true, Known::Ring(w)) => Mask::Ring(usize::try_from(*w).ok().filter(|w| *w > 0)?),
             (true, w) => Mask::Window(usize::try_from(w.int()?).ok().filter(|w| *w > 0)?),
             (false, _) => return None,
         };

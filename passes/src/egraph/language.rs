@@ -53,8 +53,11 @@ pub enum Fun {
     RoutedDot,
     RoutedDotGrad,
     // ---- steps on the way to a fused operation, never extracted
-    /// `(s, qpos, window)`: key s is visible from qpos, `s <= qpos` and, with a window, `qpos - window < s`.
+    /// `(s, qpos, window)`: key s is visible from qpos, `s <= qpos` and, with a window, `qpos - window < s`; where the window
+    /// is a `ring`, the age of slot s is below it and at most qpos.
     Visible,
+    /// `(s, qpos)`: how many positions before qpos ring slot s was filled, `(qpos - s) mod len(s)`.
+    Age,
     /// `(s, over, scale, window, q, k, qpos)`: the softmax of an attention.
     Weights,
     /// `(rate, axes, site, seed, step, x)`: inverted dropout of x.
@@ -68,6 +71,8 @@ pub enum Fun {
     Union,
     /// `(j)`: the bit mask of one tap.
     Bit,
+    /// `(w)`: a window of keys in a ring.
+    Ring,
 }
 
 /// The row of a kind: its name in patterns, how many attributes and how many operands it has (`None`: any number).
@@ -122,12 +127,14 @@ impl Fun {
             Fun::RoutedDot         => row("routed_dot", 2, 3),
             Fun::RoutedDotGrad     => row("routed_dot_grad", 1, 3),
             Fun::Visible           => row("visible", 1, 2),
+            Fun::Age               => row("age", 1, 1),
             Fun::Weights           => row("weights", 4, 3),
             Fun::Dropped           => row("dropped", 3, 3),
             Fun::Taps              => row("taps", 3, 2),
             Fun::Last              => row("last", 1, 0),
             Fun::Union             => row("union", 2, 0),
             Fun::Bit               => row("bit", 1, 0),
+            Fun::Ring              => row("ring", 1, 0),
         }
     }
 
@@ -149,7 +156,8 @@ impl Fun {
         all.extend([ArgMax, TopK, Dot, Recurrence, Rename, At, Slice, Pad, Stack, Concat, Shift, Gather, ScatterAdd]);
         all.extend([Update, StopGradient, Part, Softmax, LogSumExp, LayerNorm, RmsNorm, Rope, Attention]);
         all.extend([AttentionGrad, SelectiveScan, SelectiveScanGrad, Mix, CausalConv, CrossEntropy]);
-        all.extend([CrossEntropyGrad, RoutedDot, RoutedDotGrad, Visible, Weights, Dropped, Taps, Last, Union, Bit]);
+        all.extend([CrossEntropyGrad, RoutedDot, RoutedDotGrad, Visible, Age, Weights, Dropped, Taps]);
+        all.extend([Last, Union, Bit, Ring]);
         all
     }
 
@@ -174,6 +182,8 @@ pub enum Head {
     DType(DType),
     /// The identity of a draw of randomness, numbered within the region.
     Site(u32),
+    /// A window of keys in a ring.
+    Ring(i64),
     None,
 }
 
@@ -237,6 +247,7 @@ impl fmt::Display for Enode {
             Head::Flag(b) => write!(f, "{b}"),
             Head::DType(d) => write!(f, "{d}"),
             Head::Site(s) => write!(f, "@{s}"),
+            Head::Ring(w) => write!(f, "ring#{w}"),
             Head::None => f.write_str("none"),
         }
     }

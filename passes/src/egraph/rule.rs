@@ -53,6 +53,8 @@ pub enum Cond {
     AllTaps(&'static str, &'static str),
     /// A positive i32 constant.
     Counts(&'static str),
+    /// `(n, s)`: an i32 constant that is the length of axis s.
+    Length(&'static str, &'static str),
 }
 
 /// A rule: where `lhs` matches and all conditions hold, `left` (if there is one, else `lhs`) equals `rhs`.
@@ -237,7 +239,7 @@ impl Cond {
         use Cond::*;
         match *self {
             Absent(a, b) | Has(a, b) | Within(a, b) | Narrower(a, b) | RecipSize(a, b) | Keeps(a, b) => vec![a, b],
-            IsLast(a, b) | Disjoint(a, b) | Unset(a, b) | AllTaps(a, b) => vec![a, b],
+            IsLast(a, b) | Disjoint(a, b) | Unset(a, b) | AllTaps(a, b) | Length(a, b) => vec![a, b],
             Shares(a, b, c) | Tap(a, b, c) => vec![a, b, c],
             Near(a, _) | AtLeast(a, _) => vec![a],
             Single(a) | Constant(a) | Varies(a) | Fixed(a) | Fed(a) | NonNegative(a) | Counts(a) => vec![a],
@@ -283,6 +285,7 @@ impl Cond {
             Cond::Disjoint(m, n) => int(m)? & int(n)? == 0,
             Cond::Unset(m, j) => int(m)?.checked_shr(int(j)? as u32)? & 1 == 0,
             Cond::AllTaps(m, k) => Some(int(m)?) == 1i64.checked_shl(len(k)? as u32).map(|b| b - 1),
+            Cond::Length(n, s) => at(n)?.known.num()?.as_f64() == len(s)? as f64,
             Cond::Counts(x) => matches!(at(x)?.known.num()?, Scalar::I32(n) if n > 0),
         })
     }

@@ -1,13 +1,16 @@
 //! The row kernels of an attention: a tile of scores in scratch memory becomes weights, or the slopes of scores.
-use super::attention::{Roles, Tile};
+//!
+//! Where the positions of a tile's first and last row say which keys it scores, the kernel reads them from memory: so one
+//! kernel serves all tiles, and what it leaves alone are columns that no product reads.
+use super::attention_tiles::{ALIGN, Positions, Roles, Tile};
 use super::index::{Index, Map};
 use super::storage::Storage;
 use super::stream::Stream;
 use super::{Built, Lowering};
 use lolm_ir::axis::{AxisId, AxisSet};
-use lolm_ir::kernel::{Fold, KAxis, KOp, KValue};
+use lolm_ir::kernel::{Fold, KAxis, KOp, KValue, Mode, View};
 use lolm_ir::op::{Binary, Mask, Unary};
-use lolm_ir::plan::{Access, BufferId, Extent, Span};
+use lolm_ir::plan::{Access, BufferId, Span};
 use lolm_ir::{DType, ValueId};
 
 /// Stands for the position in a tile of scores, which is no axis of the graph.
@@ -25,21 +28,21 @@ impl Lowering<'_> {
         inverse: BufferId,
         lse: &Storage,
     ) -> Built {
-        let mut row = RowKernel::new(self, r, v, t);
-        let (tile, map) = (row.scores(scores), row.map.clone());
-        let s = &mut row.s;
+        let mut row = Scores::new(self, r, v, t);
+        let (tile, map) = (row.tile(scores), row.rows.map.clone());
+        let s = &mut row.rows.s;
         let scale = s.float(r.att.scale());
         let x = s.load(&tile.0, &tile.1, None);
         let x = s.binary(Binary::Mul, x, scale);
         let hidden = s.float(f32::NEG_INFINITY);
         let seen = row.visible(x, hidden);
-        let s = &mut row.s;
+        let s = &mut row.rows.s;
         let max = s.push(KOp::Reduce(Fold::Max, row.keys), &[seen], DType::F32);
         let shifted = s.binary(Binary::Sub, x, max);
         let e = s.unary(Unary::Exp, shifted);
         let zero = s.float(0.0);
         let e = row.visible(e, zero);
-        let s = &mut row.s;
+        let s = &mut row.rows.s;
         let sum = s.push(KOp::Reduce(Fold::Sum, row.keys), &[e], DType::F32);
         let log = s.unary(Unary::Log, sum);
         let log = s.binary(Binary::Add, max, log);
@@ -49,17 +52,17 @@ impl Lowering<'_> {
         let inv = s.binary(Binary::Div, one, sum);
         let some = s.binary(Binary::Lt, zero, sum);
         let inv = s.select(some, inv, zero);
-        let (to, at) = row.row_of(inverse);
-        row.s.store(&to, &at, inv);
+        let (to, at) = row.rows.column(inverse);
+        row.rows.s.store(&to, &at, inv);
         let p = row.dropped(e);
-        row.s.store(&tile.0, &tile.1, p);
-        row.finish("softmax", &[(scores, t.keys), (inverse, 1)], t)
+        row.store(&tile, p);
+        row.rows.finish(&format!("softmax_{}", r.most_keys), &[(scores, r.pitch()), (inverse, 1)], t)
     }
 
     /// Rows of the result times the inverse of their denominators.
-    pub(super) fn normalise(&self, r: &Roles, v: ValueId, t: &Tile, inverse: BufferId, o: &Storage) -> Built {
-        let mut row = RowKernel::new(self, r, v, t);
-        let (from, at) = row.row_of(inverse);
+    pub(super) fn normalise(&self, r: &Roles, t: &Tile, inverse: BufferId, o: &Storage) -> Built {
+        let mut row = Rows::new(self, r);
+        let (from, at) = row.column(inverse);
         let mut map = row.map.clone();
         for a in &r.wide {
             let k = row.s.axis(*a);
@@ -77,13 +80,12 @@ impl Lowering<'_> {
         let n = self.cx.g.node(v);
         let first = 3 + r.att.extra_args();
         let (o, lse, d_o) = (n.args[first], n.args[first + 1], n.args[first + 2]);
-        let wide = r.wide.clone();
-        let mut row = RowKernel::new(self, r, v, t);
-        let (pm, dsm) = (row.scores(p), row.scores(ds));
-        let s = &mut row.s;
-        let mut map = row.map.clone();
+        let mut row = Scores::new(self, r, v, t);
+        let (pm, dsm) = (row.tile(p), row.tile(ds));
+        let s = &mut row.rows.s;
+        let mut map = row.rows.map.clone();
         let mut axes = vec![];
-        for a in &wide {
+        for a in &r.wide {
             let k = s.axis(*a);
             map.set(*a, Index::axis(k));
             axes.push(k);
@@ -100,47 +102,67 @@ impl Lowering<'_> {
             }
             None => s.binary(Binary::Mul, x, y),
         };
-        let l = s.value(lse, &row.map, None);
+        let l = s.value(lse, &row.rows.map, None);
         let scale = s.float(r.att.scale());
         let x = s.load(&pm.0, &pm.1, None);
         let x = s.binary(Binary::Mul, x, scale);
         let x = s.binary(Binary::Sub, x, l);
         let e = s.unary(Unary::Exp, x);
-        let zero = row.s.float(0.0);
+        let zero = s.float(0.0);
         let e = row.visible(e, zero);
         let kept = row.dropped(e);
-        let dp = row.s.load(&dsm.0, &dsm.1, None);
+        let dp = row.rows.s.load(&dsm.0, &dsm.1, None);
         let dp = row.dropped(dp);
-        let s = &mut row.s;
+        let s = &mut row.rows.s;
         let diff = s.binary(Binary::Sub, dp, delta);
         let d = s.binary(Binary::Mul, e, diff);
         let d = s.binary(Binary::Mul, d, scale);
-        // Columns that no row of the tile sees hold no scores.
+        // A key that the row does not see may have any score.
         let d = row.visible(d, zero);
-        row.s.store(&pm.0, &pm.1, kept);
-        row.s.store(&dsm.0, &dsm.1, d);
-        row.finish("softmax_grad", &[(p, t.keys), (ds, t.keys)], t)
+        row.store(&pm, kept);
+        row.store(&dsm, d);
+        row.rows.finish(&format!("softmax_grad_{}", r.most_keys), &[(p, r.pitch()), (ds, r.pitch())], t)
     }
 }
 
-/// A kernel over rows of scores.
-struct RowKernel<'a> {
-    s: Stream<'a>,
-    map: Map,
-    /// The keys of the tile; reductions cover those that the row sees.
-    keys: KAxis,
-    key_count: usize,
-    /// Whether the row sees the key.
-    mask: Option<KValue>,
-    keep: Option<KValue>,
-    row_count: usize,
-    units: Vec<(KAxis, i64)>,
+/// A window as an i32; one that no i32 can hold hides nothing that positions could tell.
+fn window(w: usize) -> i64 {
+    w.min(i32::MAX as usize) as i64
 }
 
-impl<'a> RowKernel<'a> {
-    fn new(lw: &'a Lowering<'_>, r: &Roles, v: ValueId, t: &Tile) -> Self {
-        let g = lw.cx.g;
-        let n = g.node(v);
+/// Whether a key stands at most so far before the position.
+fn in_window(s: &mut Stream, (key, pos): (KValue, KValue), w: usize) -> KValue {
+    let w = s.int(window(w));
+    let before = s.binary(Binary::Sub, pos, w);
+    let (past, near) = (s.binary(Binary::Le, key, pos), s.binary(Binary::Lt, before, key));
+    s.binary(Binary::And, past, near)
+}
+
+/// Whether a slot of a ring is younger than the window, and filled. The remainder is taken once a row.
+fn in_ring(s: &mut Stream, (slot, pos): (KValue, KValue), slots: usize, w: usize) -> KValue {
+    let (zero, len, w) = (s.int(0), s.int(slots as i64), s.int(window(w)));
+    let newest = s.binary(Binary::Rem, pos, len);
+    let since = s.binary(Binary::Sub, newest, slot);
+    let round = s.binary(Binary::Add, since, len);
+    let this_round = s.binary(Binary::Le, zero, since);
+    let age = s.select(this_round, since, round);
+    let (near, past) = (s.binary(Binary::Lt, age, w), s.binary(Binary::Le, age, pos));
+    s.binary(Binary::And, near, past)
+}
+
+/// A kernel over the rows of a unit.
+struct Rows<'a> {
+    s: Stream<'a>,
+    map: Map,
+    /// The rows that each unit of the launch has.
+    count: usize,
+    units: Vec<(KAxis, i64)>,
+    /// Operands that stand elsewhere than at the start of their buffer.
+    placed: Vec<(usize, Access)>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(lw: &'a Lowering<'_>, r: &Roles) -> Self {
         let mut s = Stream::new(&lw.cx, None);
         let numbered: Vec<AxisId> = r.batch.iter().chain(&r.walk).chain(&r.rows).copied().collect();
         let map = s.identity(AxisSet::of(&numbered));
@@ -148,89 +170,36 @@ impl<'a> RowKernel<'a> {
         let mut units = vec![];
         for a in numbered.iter().rev() {
             units.push((s.axis(*a), stride));
-            stride *= g.len(*a) as i64;
+            stride *= lw.cx.g.len(*a) as i64;
         }
         units.reverse();
         s.k.units = units.iter().map(|u| (u.0, 1)).collect();
-        let name = &g.axis(r.att.keys).name;
-        let keys = s.k.add_axis(name.clone(), t.keys);
-        let mut mask = None;
-        // Where positions are data, most keys of the tile may be beyond them.
-        let ranged = matches!(t.extent, Extent::Seen { .. });
-        if r.att.has_qpos() {
-            let pos = s.value(n.args[3], &map, None);
-            let one = s.int(1);
-            let hi = s.binary(Binary::Add, pos, one);
-            if ranged {
-                s.k.axes[keys.0 as usize].hi = Some(hi);
-            }
-            let key = s.push(KOp::Index(keys), &[], DType::I32);
-            let mut c = s.binary(Binary::Le, key, pos);
-            if let Mask::Window(w) = r.att.mask {
-                let w = s.int(w as i64);
-                let lo = s.binary(Binary::Sub, hi, w);
-                if ranged {
-                    s.k.axes[keys.0 as usize].lo = Some(lo);
-                }
-                let inside = s.binary(Binary::Le, lo, key);
-                c = s.binary(Binary::And, c, inside);
-            }
-            mask = Some(c);
-        }
-        let keep = r.att.dropout.map(|d| {
-            let first = 3 + r.att.has_qpos() as usize;
-            let (seed, step) = (s.value(n.args[first], &map, None), s.value(n.args[first + 1], &map, None));
-            let mut at = Index::default();
-            let mut stride = 1;
-            let weights = AxisSet::of(&numbered).with(r.att.keys);
-            for a in weights.iter().rev() {
-                let i = if a == r.att.keys { Index::axis(keys) } else { Index::axis(s.axis(a)) };
-                at.add_scaled(&i, stride);
-                stride *= g.len(a) as i64;
-            }
-            let i = s.index_value(&at);
-            let u = s.push(KOp::Random { site: d.site }, &[seed, step, i], DType::F32);
-            let rate = f32::from_bits(d.rate);
-            let (least, factor, zero) = (s.float(rate), s.float(1.0 / (1.0 - rate)), s.float(0.0));
-            let c = s.binary(Binary::Le, least, u);
-            s.select(c, factor, zero)
-        });
-        RowKernel { s, map, keys, key_count: t.keys, mask, keep, row_count: r.row_count, units }
+        Rows { s, map, count: r.row_count, units, placed: vec![] }
     }
 
-    /// The tile in scratch as this kernel addresses it: by its number of the row among all rows.
-    fn scores(&self, buffer: BufferId) -> (Storage, Map) {
+    /// The i32 at one place of a buffer, as an operand of its own.
+    fn number(&mut self, name: &str, at: Access) -> KValue {
+        let o = self.s.k.add_operand(name, DType::I32, 1, Mode::In);
+        self.s.buffers.push(at.buffer);
+        self.placed.push((o.0 as usize, at));
+        self.s.push(KOp::Load(o, View::default()), &[], DType::I32)
+    }
+    /// The place of this row among all rows, times so many elements a row.
+    fn place(&self, each: usize) -> Index {
         let mut at = Index::default();
         for (a, stride) in &self.units {
-            at.add_scaled(&Index::axis(*a), stride * self.key_count as i64);
+            at.add_scaled(&Index::axis(*a), stride * each as i64);
         }
-        at.add_scaled(&Index::axis(self.keys), 1);
-        (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
+        at
     }
-    /// The place of this row in a column of one element a row.
-    fn row_of(&self, buffer: BufferId) -> (Storage, Map) {
-        let mut at = Index::default();
-        for (a, stride) in &self.units {
-            at.add_scaled(&Index::axis(*a), *stride);
-        }
-        (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
-    }
-    fn visible(&mut self, x: KValue, otherwise: KValue) -> KValue {
-        match self.mask {
-            Some(c) => self.s.select(c, x, otherwise),
-            None => x,
-        }
-    }
-    fn dropped(&mut self, x: KValue) -> KValue {
-        match self.keep {
-            Some(f) => self.s.binary(Binary::Mul, x, f),
-            None => x,
-        }
+    /// A column in scratch, one element a row.
+    fn column(&self, buffer: BufferId) -> (Storage, Map) {
+        in_scratch(buffer, self.place(1))
     }
     /// The kernel as a stage; `tiles` are its operands in scratch, with the elements they hold for each row.
     fn finish(self, name: &str, tiles: &[(BufferId, usize)], t: &Tile) -> Built {
         let rows: u64 = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product();
-        let (keys, len) = (self.key_count, self.row_count);
+        let len = self.count;
         let mut l = self.s.finish();
         let each = |b: &BufferId| tiles.iter().find(|t| t.0 == *b).map(|t| t.1);
         for (o, b) in l.kernel.operands.iter_mut().zip(&l.buffers) {
@@ -238,10 +207,132 @@ impl<'a> RowKernel<'a> {
                 o.len = rows * n as u64;
             }
         }
-        l.kernel.name = format!("{name}_{keys}");
-        let rebase = |b: &BufferId| each(b).unwrap_or(0) as i64;
-        let operands = l.buffers.iter().map(|b| Access { rebase: rebase(b), ..Access::whole(*b) }).collect();
+        l.kernel.name = name.into();
+        let whole = |b: &BufferId| Access { rebase: each(b).unwrap_or(0) as i64, ..Access::whole(*b) };
+        let mut operands: Vec<Access> = l.buffers.iter().map(whole).collect();
+        for (i, at) in self.placed {
+            operands[i] = at;
+        }
         let span = Span::Rows { len: len as u32, lo: t.lo as u32, hi: t.hi as u32 };
         Built { kernel: l.kernel, operands, span }
+    }
+}
+
+/// What is addressed by one index, in scratch.
+fn in_scratch(buffer: BufferId, at: Index) -> (Storage, Map) {
+    (Storage { buffer, strides: vec![(TILE_ROW, 1)], base: 0 }, Map::default().with(TILE_ROW, at))
+}
+
+/// A kernel over rows of scores.
+struct Scores<'a> {
+    rows: Rows<'a>,
+    /// The keys of the tile.
+    keys: KAxis,
+    pitch: usize,
+    /// Whether the tile scores the key, if it does not score all.
+    scored: Option<KValue>,
+    /// Whether the row sees the key.
+    mask: Option<KValue>,
+    /// The tile's first key, if it is not the first of all.
+    first: Option<KValue>,
+    keep: Option<KValue>,
+}
+
+impl<'a> Scores<'a> {
+    fn new(lw: &'a Lowering<'_>, r: &Roles, v: ValueId, t: &Tile) -> Self {
+        let g = lw.cx.g;
+        let mut rows = Rows::new(lw, r);
+        let keys = rows.s.k.add_axis(g.axis(r.att.keys).name.clone(), r.most_keys);
+        let mut row = Scores { rows, keys, pitch: r.pitch(), scored: None, mask: None, first: None, keep: None };
+        if r.att.has_qpos() {
+            row.see(lw, r, v, t);
+        }
+        row.keep = r.att.dropout.is_some().then(|| row.draw(lw, r, v));
+        row
+    }
+
+    /// Which keys the tile scores, and which of them the row sees.
+    fn see(&mut self, lw: &Lowering, r: &Roles, v: ValueId, t: &Tile) {
+        let keys = self.keys;
+        let map = self.rows.map.clone();
+        let mut pos = self.rows.s.value(lw.cx.g.node(v).args[3], &map, None);
+        let end = r.ends(lw, t).map(|(first, last)| {
+            let last = self.rows.number("last", last);
+            let s = &mut self.rows.s;
+            let one = s.int(1);
+            let end = s.binary(Binary::Add, last, one);
+            let (Positions::Counted(time, _), Mask::Window(w)) = (&r.positions, r.att.mask) else { return end };
+            let first = self.rows.number("first", first);
+            let s = &mut self.rows.s;
+            let all = s.int(r.keys as i64);
+            let end = if lw.cx.g.len(*time) > r.keys { s.binary(Binary::Min, end, all) } else { end };
+            let (w, zero, align) = (s.int(window(w)), s.int(0), s.int(ALIGN as i64));
+            let from = s.binary(Binary::Add, first, one);
+            let from = s.binary(Binary::Sub, from, w);
+            let from = s.binary(Binary::Max, from, zero);
+            let over = s.binary(Binary::Rem, from, align);
+            let from = s.binary(Binary::Sub, from, over);
+            let from = s.binary(Binary::Min, from, end);
+            pos = s.binary(Binary::Sub, pos, from);
+            self.first = Some(from);
+            s.binary(Binary::Sub, end, from)
+        });
+        let s = &mut self.rows.s;
+        if let Some(end) = end {
+            s.k.axes[keys.0 as usize].hi = Some(end);
+        }
+        let key = s.push(KOp::Index(keys), &[], DType::I32);
+        self.scored = end.map(|end| s.binary(Binary::Lt, key, end));
+        self.mask = Some(match r.att.mask {
+            Mask::Full | Mask::Causal => s.binary(Binary::Le, key, pos),
+            Mask::Window(w) => in_window(s, (key, pos), w),
+            Mask::Ring(w) => in_ring(s, (key, pos), r.keys, w),
+        });
+    }
+
+    /// What dropout multiplies the weights by.
+    fn draw(&mut self, lw: &Lowering, r: &Roles, v: ValueId) -> KValue {
+        let (g, n) = (lw.cx.g, lw.cx.g.node(v));
+        let (rate, site) = r.att.dropout.map_or((0.0, 0), |d| (f32::from_bits(d.rate), d.site));
+        let (seed, step) = (3 + r.att.has_qpos() as usize, 4 + r.att.has_qpos() as usize);
+        let map = self.rows.map.clone();
+        let s = &mut self.rows.s;
+        let (seed, step) = (s.value(n.args[seed], &map, None), s.value(n.args[step], &map, None));
+        let mut at = Index::default();
+        let mut stride = 1;
+        let weights = AxisSet::of(&[r.batch.as_slice(), &r.walk, &r.rows].concat()).with(r.att.keys);
+        for a in weights.iter().rev() {
+            let mut i = Index::axis(if a == r.att.keys { self.keys } else { s.axis(a) });
+            i.dynamic.extend(self.first.filter(|_| a == r.att.keys).map(|first| (first, 1)));
+            at.add_scaled(&i, stride);
+            stride *= g.len(a) as i64;
+        }
+        let i = s.index_value(&at);
+        let u = s.push(KOp::Random { site }, &[seed, step, i], DType::F32);
+        let (least, factor, zero) = (s.float(rate), s.float(1.0 / (1.0 - rate)), s.float(0.0));
+        let c = s.binary(Binary::Le, least, u);
+        s.select(c, factor, zero)
+    }
+
+    /// The tile in scratch as this kernel addresses it: by the number of the row among all rows.
+    fn tile(&self, buffer: BufferId) -> (Storage, Map) {
+        let mut at = self.rows.place(self.pitch);
+        at.add_scaled(&Index::axis(self.keys), 1);
+        in_scratch(buffer, at)
+    }
+    fn store(&mut self, (to, map): &(Storage, Map), x: KValue) {
+        self.rows.s.store_if(to, map, x, self.scored);
+    }
+    fn visible(&mut self, x: KValue, otherwise: KValue) -> KValue {
+        match self.mask {
+            Some(c) => self.rows.s.select(c, x, otherwise),
+            None => x,
+        }
+    }
+    fn dropped(&mut self, x: KValue) -> KValue {
+        match self.keep {
+            Some(f) => self.rows.s.binary(Binary::Mul, x, f),
+            None => x,
+        }
     }
 }

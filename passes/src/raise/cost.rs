@@ -29,7 +29,8 @@ impl Original {
 #[rustfmt::skip]
 fn rank(fun: Fun) -> Option<u64> {
     Some(match fun {
-        Fun::Visible | Fun::Weights | Fun::Dropped | Fun::Taps | Fun::Last | Fun::Union | Fun::Bit => return None,
+        Fun::Visible | Fun::Age | Fun::Weights | Fun::Dropped | Fun::Taps => return None,
+        Fun::Last | Fun::Union | Fun::Bit | Fun::Ring => return None,
         Fun::Part | Fun::Iota | Fun::Rename | Fun::At | Fun::Slice | Fun::StopGradient               => 1,
         Fun::Unary(Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus)                     => 2,
         Fun::Softmax | Fun::LogSumExp | Fun::LayerNorm | Fun::RmsNorm | Fun::Rope | Fun::Mix         => 2,

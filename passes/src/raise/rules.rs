@@ -131,7 +131,20 @@ fn attention() -> Vec<Row> {
         row("hidden",         "(select (lt ?p (iota ?s)) ?a ?b)",                   "(select (visible ?s ?p none) ?b ?a)", [Absent("?s", "?p")]),
         row("window",         "(and (visible ?s ?p none) (lt (sub ?p (iota ?s)) ?w))", "(visible ?s ?p ?w)",     [Counts("?w")]),
         row("window-from",    "(and (visible ?s ?p none) (lt (sub ?p ?w) (iota ?s)))", "(visible ?s ?p ?w)",     [Counts("?w")]),
+        row("window-within",  "(le (sub ?p (iota ?s)) ?w)",                         "(lt (sub ?p (iota ?s)) (add 1i ?w))", [Counts("?w")]),
         row("window-to",      "(and (visible ?s ?p none) (lt ?p (add ?w (iota ?s))))", "(visible ?s ?p ?w)",     [Counts("?w")]),
+
+        // The same window over keys in a ring, of whose slots each has an age.
+        row("age",            "(rem (sub ?p (iota ?s)) ?n)",                        "(age ?s ?p)",               [Length("?n", "?s"), Absent("?s", "?p")]),
+        row("age-slots",      "(rem (sub (rem ?p ?n) ?x) ?n)",                      "(rem (sub ?p ?x) ?n)",      [Counts("?n")]),
+        row("age-round",      "(rem (add ?n ?x) ?n)",                               "(rem ?x ?n)",               [Counts("?n")]),
+        row("age-round-from", "(rem (sub (add ?n ?p) ?x) ?n)",                      "(rem (sub ?p ?x) ?n)",      [Counts("?n")]),
+        row("age-within",     "(le (age ?s ?p) ?w)",                                "(lt (age ?s ?p) (add 1i ?w))", [Counts("?w")]),
+        row("age-from",       "(lt (sub ?p ?w) (sub ?p (age ?s ?p)))",              "(lt (age ?s ?p) ?w)",       []),
+        row("age-filled",     "(le 0i (sub ?p (age ?s ?p)))",                       "(le (age ?s ?p) ?p)",       []),
+        row("age-filled-lt",  "(lt (age ?s ?p) (add 1i ?p))",                       "(le (age ?s ?p) ?p)",       []),
+        row("age-filled-not", "(not (lt ?p (age ?s ?p)))",                          "(le (age ?s ?p) ?p)",       []),
+        row("ring",           "(and (lt (age ?s ?p) ?w) (le (age ?s ?p) ?p))",      "(visible ?s ?p (ring ?w))", [Counts("?w")]),
 
         row("weights",        "(softmax ?s (select (visible ?s ?p ?w) (mul ?c (dot ?e ?q ?k)) -inf))",
                               "(weights ?s ?e ?c ?w ?q ?k ?p)",

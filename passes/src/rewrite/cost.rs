@@ -50,7 +50,8 @@ impl Cost {
         let moved = |list: &[Id]| list.iter().map(size).fold(out, u64::saturating_add);
         let over = || attrs.iter().filter_map(|a| eg[*a].data.known.axes()).fold(AxisSet::EMPTY, AxisSet::union);
         Some(match fun {
-            Fun::Visible | Fun::Weights | Fun::Dropped | Fun::Taps | Fun::Last | Fun::Union | Fun::Bit => return None,
+            Fun::Visible | Fun::Age | Fun::Weights | Fun::Dropped | Fun::Taps => return None,
+            Fun::Last | Fun::Union | Fun::Bit | Fun::Ring => return None,
             // Views of memory.
             Fun::Part | Fun::Rename | Fun::At | Fun::Slice | Fun::StopGradient | Fun::Iota => 1,
             Fun::Binary(Binary::Add) if self.machine.accumulates && operands.iter().any(|c| is_dot(eg, *c)) => 1,
