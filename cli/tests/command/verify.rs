@@ -4,13 +4,24 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 
-const CASES: [&str; 6] = [
+const CASES: [&str; 17] = [
     "lolm_plain_decoder",
     "lolm_decoder_memory",
     "lolm_decoder_ssm",
     "lolm_decoder_ssm_memory",
     "lolm_full",
     "lolm_full_mamba_ssm",
+    "transformer",
+    "transformer_llama3",
+    "mamba",
+    "mamba_biased",
+    "jamba",
+    "jamba_uneven",
+    "jamba_one_expert",
+    "griffin",
+    "griffin_wide",
+    "samba",
+    "samba_short_window",
 ];
 
 #[test]
@@ -19,7 +30,7 @@ fn golden_cases_are_right() {
     for case in CASES {
         let json = f.lolm_args(&["verify", &golden(case).display().to_string(), "--target", "cpu", "--json"]).json();
         let rows = json["rows"].as_array().unwrap();
-        assert!(rows.len() >= 40 && rows.iter().all(|r| r["ok"].as_bool() == Some(true)), "{case}");
+        assert!(rows.len() >= 30 && rows.iter().all(|r| r["ok"].as_bool() == Some(true)), "{case}");
     }
 }
 
