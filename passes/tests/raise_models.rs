@@ -45,6 +45,13 @@ const TABLE: &[Row] = &[
     ("lolm-1.6b", train, "24 attention, 6 causal_conv, 1 cross_entropy, 27 gelu, 51 layer_norm, 1 logsumexp, 1 mix, 48 rope, 6 selective_scan, 20 sigmoid, 12 silu, 13 softmax, 6 softplus | 4 log"),
     ("ablation-decoder", train, "6 attention, 1 cross_entropy, 6 gelu, 13 layer_norm, 12 rope"),
     ("ablation-decoder", |_| DECODE, "6 attention, 6 gelu, 13 layer_norm, 12 rope"),
+    ("transformer-demo", train, "5 attention, 1 cross_entropy, 11 rms_norm, 10 rope, 5 silu"),
+    ("transformer-demo", |_| DECODE, "5 attention, 11 rms_norm, 10 rope, 5 silu"),
+    ("mamba-demo", train, "8 causal_conv, 1 cross_entropy, 9 rms_norm, 8 selective_scan, 16 silu, 8 softplus"),
+    ("jamba-demo", train, "1 attention, 3 causal_conv, 1 cross_entropy, 18 rms_norm, 6 routed_dot, 3 selective_scan, 10 silu, 2 softmax, 3 softplus"),
+    ("samba-demo", train, "2 attention, 2 causal_conv, 1 cross_entropy, 9 rms_norm, 4 rope, 2 selective_scan, 8 silu, 2 softplus"),
+    ("samba-demo", |_| DECODE, "2 attention, 9 rms_norm, 4 rope, 2 selective_scan, 8 silu, 2 softplus"),
+    ("smollm2-135m", train, "30 attention, 1 cross_entropy, 61 rms_norm, 60 rope, 30 silu"),
     ("ablation-memory", train, "6 attention, 1 cross_entropy, 6 gelu, 13 layer_norm, 12 rope, 3 softmax | 1 log"),
 ];
 

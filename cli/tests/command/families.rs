@@ -1,6 +1,7 @@
 //! Every family goes the same road: compile, train, evaluate, generate; and a published folder is taken as it is. These
 //! are the cells of the table in the README.
 use crate::support::{Folder, golden, prose};
+use std::path::Path;
 
 /// The families, each with what makes its demo small enough for a test. Windows are shorter than the texts.
 const FAMILIES: [(&str, &str); 5] = [
@@ -76,4 +77,23 @@ fn unknown_features_are_refused_by_name() {
         f.write("config.json", config.replace(from, to));
         f.lolm("compile . --dry-run").fails(&["config.json", key]);
     }
+}
+
+/// The table of the README has a row for every family, and its cells say what the tests here show.
+#[test]
+fn the_readme_says_what_is_shown_here() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let table = readme.split("| family | compile | CPU | GPU | train | generate | import |").nth(1).unwrap();
+    let rows = table.lines().skip(2).take_while(|l| l.starts_with('|'));
+    let rows: Vec<Vec<&str>> = rows.map(|l| l.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let published = |family: &str| golden(family).join("config.json").is_file();
+    for family in FAMILIES.iter().map(|(family, _)| *family).chain(["lolm"]) {
+        let row = rows.iter().find(|r| r[0].split(' ').next() == Some(family)).unwrap_or_else(|| panic!("no {family}"));
+        assert_eq!(row[1..6], ["yes", "yes", "no", "yes", "yes"], "{family}");
+        assert_eq!(row[6] == "own format", !published(family), "{family}: {}", row[6]);
+    }
+    assert_eq!(rows.len(), FAMILIES.len() + 1);
+    let f = Folder::new("targets");
+    assert_eq!(f.lolm("compile mamba-demo --target cuda").code(), Some(2));
 }
