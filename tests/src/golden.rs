@@ -5,7 +5,7 @@ use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-pub const CASES: [&str; 17] = [
+pub const CASES: [&str; 18] = [
     "lolm_plain_decoder",
     "lolm_decoder_memory",
     "lolm_decoder_ssm",
@@ -18,6 +18,7 @@ pub const CASES: [&str; 17] = [
     "griffin",
     "samba",
     "transformer_llama3",
+    "transformer_window",
     "mamba_biased",
     "jamba_uneven",
     "jamba_one_expert",

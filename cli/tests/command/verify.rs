@@ -4,7 +4,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 
-const CASES: [&str; 17] = [
+const CASES: [&str; 18] = [
     "lolm_plain_decoder",
     "lolm_decoder_memory",
     "lolm_decoder_ssm",
@@ -13,6 +13,7 @@ const CASES: [&str; 17] = [
     "lolm_full_mamba_ssm",
     "transformer",
     "transformer_llama3",
+    "transformer_window",
     "mamba",
     "mamba_biased",
     "jamba",

@@ -46,6 +46,9 @@ const SILENT: &[&str] = &[
     "time_step_scale",
     "time_step_init_scheme",
     "fused_add_norm",
+    "pad_vocab_size_multiple",
+    "calc_logits_for_entire_prompt",
+    "n_ctx",
     "use_mambapy",
     "use_mamba_kernels",
     "use_associative_scan",
@@ -61,9 +64,15 @@ const FIXED: &[(&str, &[&str])] = &[
     ("rope_interleaved", &["false"]),
     ("embeddings_scale_by_sqrt_dim", &["true"]),
     ("scale_embeddings", &["true"]),
+    ("rms_norm", &["true"]),
+    ("mamba_inner_layernorms", &["true"]),
     ("is_encoder_decoder", &["false"]),
     ("add_cross_attention", &["false"]),
 ];
+
+/// Keys that stand beside others which say the same.
+const TWICE: &[(&str, &str)] =
+    &[("d_model", "hidden_size"), ("n_layer", "num_hidden_layers"), ("d_inner", "intermediate_size")];
 
 /// What a sequence may be long if the config does not say it.
 const CONTEXT: i64 = 4096;
@@ -107,8 +116,17 @@ pub fn as_spec(config: Node, ignored: &[String]) -> Result<Node> {
 pub fn dimensions(kind: &str, config: Node, ignored: &[String]) -> Result<Node> {
     let place = config.place.clone();
     let Value::Table(entries) = config.value else { return Ok(config) };
+    let same = |e: &Entry| {
+        let (_, first) = TWICE.iter().find(|(twice, _)| *twice == e.key)?;
+        let first = entries.iter().find(|x| x.key == *first)?;
+        Some(first.node.value.describe() == e.node.value.describe())
+    };
     let mut top = vec![];
-    for e in entries {
+    for e in &entries {
+        if same(e) == Some(true) {
+            continue;
+        }
+        let e = e.clone();
         let absent = matches!(e.node.value, Value::Other("null"));
         if absent || SILENT.contains(&e.key.as_str()) || ignored.contains(&e.key) {
             continue;
