@@ -1,5 +1,5 @@
 //! Golden cases for the tests of this crate, and graphs run on them.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 use lolm_ir::graph::LeafKind;
 use lolm_ir::interp::{Feeds, Results, run};
 use lolm_ir::{DType, Graph};
