@@ -6,7 +6,9 @@
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
 
+mod routed;
 pub mod text;
+pub use routed::{Gives, Group, Matrices, ROUTED_COLUMNS, Routed, Rows};
 
 /// A buffer of a plan, by position in [`Plan::buffers`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -125,6 +127,8 @@ pub struct Launch {
 pub enum Stage {
     Kernel(KernelStage),
     Gemm(Box<Gemm>),
+    Group(Box<Group>),
+    Routed(Box<Routed>),
 }
 
 /// A generated kernel, called as `fn(operands, begin, end)` over its units.

@@ -11,6 +11,7 @@ use lolm_ir::kernel::{KOp, Kernel};
 use lolm_ir::op::Op;
 use lolm_ir::plan::{Access, Buffer, BufferId, KernelStage, Kind, Launch, Place, Plan, Port, Span, Stage, Step};
 use lolm_ir::{DType, Graph, ValueId};
+use routed::Grouped;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use storage::Storage;
@@ -26,6 +27,7 @@ mod index;
 mod layout;
 mod merge_axes;
 mod relayout;
+mod routed;
 mod scan;
 mod scatter;
 mod slopes;
@@ -113,6 +115,8 @@ pub struct Lowering<'a> {
     pub pool: &'a mut KernelPool,
     pub steps: Vec<Step>,
     leaves: HashMap<LeafId, Storage>,
+    /// Rows grouped by an index, for as many experts.
+    groups: HashMap<(ValueId, usize), Grouped>,
 }
 
 /// Lowers a program. Buffers of the arena have no offsets yet.
@@ -127,7 +131,7 @@ pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut Ker
         storage: g.nodes.iter().map(|n| vec![None; n.types.len()]).collect(),
         faults: RefCell::default(),
     };
-    let mut lw = Lowering { cx, pool, steps: vec![], leaves: HashMap::new() };
+    let mut lw = Lowering { cx, pool, steps: vec![], leaves: HashMap::new(), groups: HashMap::new() };
     lw.place_leaves();
     lw.place_roots(schedule);
     for id in &schedule.order {
@@ -247,6 +251,8 @@ impl<'a> Lowering<'a> {
             Op::AttentionGrad(_) => self.attention_grad(v),
             Op::CrossEntropy { .. } => self.cross_entropy(v),
             Op::CrossEntropyGrad { .. } => self.cross_entropy_grad(v),
+            Op::RoutedDot { .. } => self.routed_dot(v),
+            Op::RoutedDotGrad { .. } => self.routed_dot_grad(v),
             Op::SelectiveScan { .. } => self.selective_scan(v),
             Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             ref op => Err(format!("bug: {} has no lowering", op.mnemonic())),
@@ -342,7 +348,8 @@ impl<'a> Lowering<'a> {
 pub fn has_launch(op: &Op) -> bool {
     let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
-    attention || scan || matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. })
+    let routed = matches!(op, Op::RoutedDot { .. } | Op::RoutedDotGrad { .. });
+    attention || scan || routed || matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. })
 }
 
 /// How many floating-point results an operation of a kernel counts for.

@@ -25,6 +25,8 @@ pub fn touched(l: &Launch) -> Vec<BufferId> {
         match s {
             Stage::Kernel(k) => out.extend(k.operands.iter().map(|o: &Access| o.buffer)),
             Stage::Gemm(m) => out.extend(gemm_buffers(m)),
+            Stage::Group(g) => out.extend(g.touched().0.into_iter().chain(g.touched().1)),
+            Stage::Routed(r) => out.extend(r.touched().0.into_iter().chain(r.touched().1)),
         }
     }
     out

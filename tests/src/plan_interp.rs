@@ -7,6 +7,8 @@ use lolm_ir::plan::{
 };
 use std::collections::BTreeMap;
 
+mod routed;
+
 pub type Named = BTreeMap<String, Vec<f64>>;
 
 /// Runs the plan on parameters, states and inputs by name; gives its outputs, and parameters and states afterwards. A
@@ -36,6 +38,8 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
                 match stage {
                     Stage::Kernel(k) => kernel(m, &l.name, k, unit, &at, &mut memory),
                     Stage::Gemm(g) => gemm(g, &at, &mut memory),
+                    Stage::Group(g) => routed::group(g, &mut memory),
+                    Stage::Routed(r) => routed::product(r, &at, &mut memory),
                 }
             }
         }
@@ -68,6 +72,8 @@ fn written(m: &Module, l: &Launch) -> Vec<BufferId> {
     for stage in &l.stages {
         match stage {
             Stage::Gemm(g) => out.push(g.c.buffer),
+            Stage::Group(g) => out.extend(g.touched().1),
+            Stage::Routed(r) => out.extend(r.touched().1),
             Stage::Kernel(s) => {
                 let operands = s.operands.iter().zip(&m.kernels[s.kernel as usize].operands);
                 out.extend(operands.filter(|(_, o)| o.mode != Mode::In).map(|(a, _)| a.buffer));

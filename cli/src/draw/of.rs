@@ -107,6 +107,14 @@ fn touched(l: &Launch, kernels: &[lolm_ir::kernel::Kernel]) -> (Vec<BufferId>, V
                 }));
                 writes.push(m.c.buffer);
             }
+            Stage::Group(g) => {
+                reads.extend(g.touched().0);
+                writes.extend(g.touched().1);
+            }
+            Stage::Routed(r) => {
+                reads.extend(r.touched().0);
+                writes.extend(r.touched().1);
+            }
             Stage::Kernel(k) => {
                 let modes = kernels.get(k.kernel as usize).map(|k| k.operands.iter().map(|o| o.mode));
                 for (a, mode) in k.operands.iter().zip(modes.into_iter().flatten()) {

@@ -52,7 +52,7 @@ impl Program {
             s.bytes += times * l.bytes;
             kernels.extend(l.stages.iter().filter_map(|s| match s {
                 Stage::Kernel(k) => Some(k.kernel),
-                Stage::Gemm(_) => None,
+                Stage::Gemm(_) | Stage::Group(_) | Stage::Routed(_) => None,
             }));
         }
         let kinds: Vec<Share> = kinds.into_values().collect();
@@ -222,7 +222,7 @@ pub fn kernels(m: &Module) -> Vec<Kernel> {
 fn kernel_of(s: &Stage) -> Option<u32> {
     match s {
         Stage::Kernel(k) => Some(k.kernel),
-        Stage::Gemm(_) => None,
+        Stage::Gemm(_) | Stage::Group(_) | Stage::Routed(_) => None,
     }
 }
 
@@ -261,16 +261,21 @@ fn stage(s: &Stage) -> String {
     match s {
         Stage::Kernel(k) => format!("k{}", k.kernel),
         Stage::Gemm(g) => gemm(g),
+        Stage::Group(g) => format!("group {} by {}", g.rows, g.experts),
+        Stage::Routed(r) => format!("routed {}x{}x{}", length(&r.taken), length(&r.width), length(&r.depth)),
     }
 }
 
 fn gemm(g: &Gemm) -> String {
-    let len = |e: &Extent| match e {
+    format!("gemm {}x{}x{}", length(&g.m), length(&g.n), length(&g.k))
+}
+
+fn length(e: &Extent) -> String {
+    match e {
         Extent::Fixed(n) => n.to_string(),
         Extent::Tile { tile, .. } => tile.to_string(),
         Extent::Seen { len, .. } => format!("..{len}"),
-    };
-    format!("gemm {}x{}x{}", len(&g.m), len(&g.n), len(&g.k))
+    }
 }
 
 /// The largest buffers of a program's arena and where they lie.

@@ -29,6 +29,7 @@
 //! * In a matrix, `m`, `n` and `k` stand for its row and column; `iter` is the iteration of a repeat, and `begin` the
 //!   first unit of the kernel. The last stride over the grid is printed even if it is 0: it says how many there are.
 //! * A call covers its own units, `tiles 16 of 64` of the last axis, or `rows 0 to 16 of 64` of it.
+//! * `group` and `routed` are the stages of a mixture of experts; `text/routed.rs` says how they read.
 //!
 //! A module is `module`, its tensors (`param @w[32, 32] init normal 0.02`, `state`, `table`), its kernels as
 //! [`crate::kernel::text`] says them, and its plans.
@@ -37,6 +38,7 @@ use crate::text::TextError;
 
 mod parse;
 mod print;
+mod routed;
 #[cfg(test)]
 mod tests;
 

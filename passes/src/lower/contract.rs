@@ -13,10 +13,10 @@ use lolm_ir::plan::{Access, Extent, Gemm, Kind, Launch, Matrix, Span, Stage, Ste
 use lolm_ir::{Graph, ValueId};
 
 /// Rows of a product below which its columns are cut instead: the skinny kernel takes them all at once.
-const SKINNY: usize = 16;
+pub(super) const SKINNY: usize = 16;
 
 /// Units that a product is cut in: enough for the threads, few enough that packing an operand for each costs little.
-const UNITS: usize = 8;
+pub(super) const UNITS: usize = 8;
 
 /// One side of a product: the axes that merged into a dimension, and its strides in the operand and in the result.
 struct Side {
@@ -114,7 +114,7 @@ impl Lowering<'_> {
     }
 }
 
-fn by_stride(axes: AxisSet, s: &Storage) -> Vec<AxisId> {
+pub(super) fn by_stride(axes: AxisSet, s: &Storage) -> Vec<AxisId> {
     let mut v: Vec<AxisId> = axes.iter().collect();
     v.sort_by_key(|a| std::cmp::Reverse(s.stride(*a)));
     v
@@ -144,7 +144,7 @@ fn products(g: &Graph, k: AxisSet, a: (AxisSet, &Storage), b: (AxisSet, &Storage
 }
 
 /// A tile that gives the threads enough units and keeps the product efficient.
-fn tile(len: usize, units: usize) -> usize {
+pub(super) fn tile(len: usize, units: usize) -> usize {
     let wanted = len.div_ceil(units.max(1)).next_multiple_of(16);
     wanted.clamp(64, 512).min(len)
 }

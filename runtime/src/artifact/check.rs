@@ -9,6 +9,8 @@ use lolm_ir::plan::{
 };
 use std::collections::BTreeSet;
 
+mod routed;
+
 /// The most dimensions of a grid, and the most operands of a kernel.
 pub const MAX_DIMS: usize = 8;
 pub const MAX_OPERANDS: usize = 256;
@@ -177,6 +179,8 @@ impl Program<'_> {
         l.stages.iter().try_for_each(|s| match s {
             Stage::Kernel(s) => self.kernel_stage(s, space, Some(units)),
             Stage::Gemm(g) => self.gemm(g, space),
+            Stage::Group(g) => self.group(g, units),
+            Stage::Routed(r) => self.routed(r, space),
         })
     }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 mod resolve;
+mod routed;
 pub use resolve::resolve;
 
 /// A plan, ready to run.
@@ -49,6 +50,8 @@ struct Launch {
 enum Stage {
     Kernel { code: KernelFn, pointers: Range<usize>, span: Span },
     Gemm(Gemm),
+    Group(routed::Group),
+    Routed(Box<routed::Routed>),
 }
 
 /// `lolm_ir::plan::Span` with its divisions done: the grid is cut into rows of `row` units.
@@ -167,6 +170,8 @@ impl Exec {
                     match stage {
                         Stage::Kernel { .. } => self.kernel(l, stage, unit..unit + 1, &at, w, ops),
                         Stage::Gemm(g) => self.gemm(g, &at, w),
+                        Stage::Group(g) => self.group(g, &at, w),
+                        Stage::Routed(r) => self.routed(r, &at, w),
                     }
                 }
             }

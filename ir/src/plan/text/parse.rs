@@ -70,7 +70,7 @@ fn kernel_blocks(text: &str) -> (String, Vec<(usize, String)>) {
 }
 
 /// The plan so far, in which buffers are known by name and number.
-struct Parser {
+pub(super) struct Parser {
     cursor: Cursor,
     buffers: BTreeMap<(String, usize), BufferId>,
 }
@@ -89,14 +89,14 @@ impl DerefMut for Parser {
 
 /// A sum of strides times indices, each index at most once.
 #[derive(Default)]
-struct Sum {
-    base: i64,
-    unit: Vec<i64>,
+pub(super) struct Sum {
+    pub(super) base: i64,
+    pub(super) unit: Vec<i64>,
     others: BTreeMap<String, i64>,
 }
 
 impl Sum {
-    fn take(&mut self, index: &str) -> i64 {
+    pub(super) fn take(&mut self, index: &str) -> i64 {
         self.others.remove(index).unwrap_or(0)
     }
 }
@@ -244,8 +244,10 @@ impl Parser {
         let bytes = self.integer("a number of bytes")?;
         let mut stages = vec![];
         self.block(|p| {
-            stages.push(match p.one_of("a stage", &["call", "gemm"])?.as_str() {
+            stages.push(match p.one_of("a stage", &["call", "gemm", "group", "routed"])?.as_str() {
                 "call" => Stage::Kernel(p.call()?),
+                "group" => Stage::Group(Box::new(p.group()?)),
+                "routed" => Stage::Routed(Box::new(p.routed()?)),
                 _ => Stage::Gemm(Box::new(p.gemm()?)),
             });
             Ok(())
@@ -296,7 +298,7 @@ impl Parser {
         Ok(Gemm { m, n, k, a, b, c, alpha, accumulate })
     }
 
-    fn extent(&mut self, name: &str) -> Result<Extent> {
+    pub(super) fn extent(&mut self, name: &str) -> Result<Extent> {
         self.keyword(name)?;
         self.mark('=')?;
         let n = self.integer("a length")?;
@@ -332,7 +334,7 @@ impl Parser {
     }
 
     /// A buffer, and an element of it as a sum of strides times the grid's indices and these.
-    fn element(&mut self, indices: &[&str]) -> Result<(BufferId, Sum)> {
+    pub(super) fn element(&mut self, indices: &[&str]) -> Result<(BufferId, Sum)> {
         let here = self.at;
         let key = self.buffer_name()?;
         let Some(buffer) = self.buffers.get(&key).copied() else {

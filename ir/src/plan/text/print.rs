@@ -89,10 +89,10 @@ fn buffer(b: &Buffer, name: &str) -> String {
 
 /// A sum of strides times indices. A term of stride 0 is left out unless it is `kept`.
 #[derive(Default)]
-struct Sum(Vec<String>);
+pub(super) struct Sum(Vec<String>);
 
 impl Sum {
-    fn new(base: i64, unit: &[i64]) -> Self {
+    pub(super) fn new(base: i64, unit: &[i64]) -> Self {
         let mut s = Sum::default();
         if base != 0 {
             s.0.push(base.to_string());
@@ -102,7 +102,7 @@ impl Sum {
         }
         s
     }
-    fn term(&mut self, stride: i64, index: &str, kept: bool) {
+    pub(super) fn term(&mut self, stride: i64, index: &str, kept: bool) {
         match stride {
             0 if !kept => {}
             1 => self.0.push(index.into()),
@@ -112,13 +112,13 @@ impl Sum {
 }
 
 /// The names of a plan's buffers and of the kernels it calls.
-struct Printer<'a> {
+pub(super) struct Printer<'a> {
     names: Vec<String>,
     kernels: &'a [Kernel],
 }
 
 impl Printer<'_> {
-    fn element(&self, b: BufferId, at: Sum) -> String {
+    pub(super) fn element(&self, b: BufferId, at: Sum) -> String {
         let unknown = format!("@\"buffer {}, which does not exist\"", b.0);
         let name = self.names.get(b.0 as usize).unwrap_or(&unknown);
         if at.0.is_empty() { name.clone() } else { format!("{name}[{}]", at.0.join(" + ")) }
@@ -132,6 +132,8 @@ impl Printer<'_> {
             let stage = match s {
                 Stage::Kernel(k) => self.call(k),
                 Stage::Gemm(g) => self.gemm(g),
+                Stage::Group(g) => self.group(g),
+                Stage::Routed(r) => self.routed(r),
             };
             lines.push(format!("{indent}  {stage}"));
         }
@@ -172,7 +174,7 @@ impl Printer<'_> {
         format!("gemm {}: {c} {becomes} {alpha}{a} * {b}", lengths.join(", "))
     }
 
-    fn extent(&self, e: &Extent) -> String {
+    pub(super) fn extent(&self, e: &Extent) -> String {
         match e {
             Extent::Fixed(n) => n.to_string(),
             Extent::Tile { dim, tile, len } => format!("{tile} of {len} by g{dim}"),

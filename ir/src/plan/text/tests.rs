@@ -5,8 +5,8 @@ use crate::dtype::DType;
 use crate::graph::{Init, Table};
 use crate::kernel::{KOp, Kernel, Mode, View};
 use crate::plan::{
-    Access, Buffer, BufferId, Extent, Gemm, KernelStage, Kind, Launch, Matrix, Module, Place, Plan, Port, Span, Stage,
-    Step,
+    Access, Buffer, BufferId, Extent, Gemm, Gives, Group, KernelStage, Kind, Launch, Matrices, Matrix, Module, Place,
+    Plan, Port, Routed, Rows, Span, Stage, Step,
 };
 use proptest::prelude::*;
 
@@ -152,6 +152,45 @@ fn extent(buffers: u32) -> impl Strategy<Value = Extent> {
     ]
 }
 
+fn group(buffers: u32) -> impl Strategy<Value = Stage> {
+    let id = move || (0..buffers).prop_map(BufferId);
+    (any::<(u32, u32)>(), id(), any::<i64>(), id(), id()).prop_map(|((rows, experts), index, base, order, starts)| {
+        Stage::Group(Box::new(Group { rows, experts, index, base, order, starts }))
+    })
+}
+
+fn routed(buffers: u32) -> impl Strategy<Value = Stage> {
+    let id = move || (0..buffers).prop_map(BufferId);
+    let rows = move || {
+        let dims = proptest::collection::vec(any::<(u32, i64)>(), 0..3);
+        (matrix(buffers), dims).prop_map(|(m, dims)| Rows {
+            buffer: m.buffer,
+            base: m.base,
+            unit: m.unit,
+            dims,
+            col: m.col,
+        })
+    };
+    let matrices = (matrix(buffers), any::<i64>()).prop_map(|(m, expert)| Matrices {
+        buffer: m.buffer,
+        base: m.base,
+        unit: m.unit,
+        expert,
+        row: m.row,
+        col: m.col,
+    });
+    let counts = (any::<bool>(), any::<u32>(), any::<u32>(), any::<u32>());
+    let extents = (extent(buffers), extent(buffers), extent(buffers));
+    let parts = (id(), id(), rows(), matrices, rows(), id(), id());
+    (counts, extents, parts).prop_map(
+        |((of_rows, rows, experts, block), (taken, depth, width), (order, starts, x, w, y, a, b))| {
+            let (gives, tiles) = (if of_rows { Gives::Rows } else { Gives::Experts }, [a, b]);
+            let r = Routed { gives, rows, experts, order, starts, taken, depth, width, x, w, y, block, tiles };
+            Stage::Routed(Box::new(r))
+        },
+    )
+}
+
 fn stage(buffers: u32) -> impl Strategy<Value = Stage> {
     let span = prop_oneof![
         Just(Span::Same),
@@ -166,7 +205,7 @@ fn stage(buffers: u32) -> impl Strategy<Value = Stage> {
     let gemm = (lengths, matrices, alpha, any::<bool>()).prop_map(|((m, n, k), (a, b, c), alpha, accumulate)| {
         Stage::Gemm(Box::new(Gemm { m, n, k, a, b, c, alpha, accumulate }))
     });
-    prop_oneof![call, gemm]
+    prop_oneof![call, gemm, group(buffers), routed(buffers)]
 }
 
 fn launch(buffers: u32) -> impl Strategy<Value = Launch> {

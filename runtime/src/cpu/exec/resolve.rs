@@ -1,5 +1,5 @@
 //! From a checked plan to flat arrays of addresses.
-use super::{Base, Exec, Extent, Gemm, Launch, Matrix, Pointer, Span, Stage, Step};
+use super::{Base, Exec, Extent, Gemm, Launch, Matrix, Pointer, Span, Stage, Step, routed};
 use crate::artifact::{MAX_DIMS, PlanError};
 use crate::cpu::code::Text;
 use crate::cpu::gemm::Isa;
@@ -79,6 +79,8 @@ impl Resolver<'_> {
             let stage = match stage {
                 plan::Stage::Kernel(k) => self.kernel(k, l)?,
                 plan::Stage::Gemm(g) => Stage::Gemm(self.gemm(g)?),
+                plan::Stage::Group(g) => Stage::Group(self.group(g)?),
+                plan::Stage::Routed(r) => Stage::Routed(Box::new(self.routed(r)?)),
             };
             self.exec.stages.push(stage);
         }
@@ -125,6 +127,47 @@ impl Resolver<'_> {
         let extents = [self.extent(&g.m)?, self.extent(&g.n)?, self.extent(&g.k)?];
         let matrices = [self.matrix(&g.a)?, self.matrix(&g.b)?, self.matrix(&g.c)?];
         Ok(Gemm { extents, matrices, alpha: g.alpha, accumulate: g.accumulate })
+    }
+
+    fn group(&mut self, g: &plan::Group) -> Result<routed::Group, String> {
+        Ok(routed::Group {
+            rows: g.rows as usize,
+            experts: g.experts as usize,
+            index: self.pointer(&Access { base: g.base, ..Access::whole(g.index) })?,
+            order: self.pointer(&Access::whole(g.order))?,
+            starts: self.pointer(&Access::whole(g.starts))?,
+        })
+    }
+
+    fn routed(&mut self, r: &plan::Routed) -> Result<routed::Routed, String> {
+        let w = Access { base: r.w.base, unit: r.w.unit.clone(), ..Access::whole(r.w.buffer) };
+        Ok(routed::Routed {
+            gives: r.gives,
+            rows: r.rows as usize,
+            experts: r.experts as usize,
+            order: self.pointer(&Access::whole(r.order))?,
+            starts: self.pointer(&Access::whole(r.starts))?,
+            taken: self.extent(&r.taken)?,
+            depth: self.extent(&r.depth)?,
+            width: self.extent(&r.width)?,
+            x: self.rows(&r.x)?,
+            y: self.rows(&r.y)?,
+            w: routed::Matrices {
+                pointer: self.pointer(&w)?,
+                expert: r.w.expert as isize,
+                row: r.w.row as isize,
+                col: r.w.col as isize,
+                half: self.buffer(r.w.buffer)?.dtype == DType::Bf16,
+            },
+            block: r.block as usize,
+            tiles: [self.pointer(&Access::whole(r.tiles[0]))?, self.pointer(&Access::whole(r.tiles[1]))?],
+        })
+    }
+
+    fn rows(&mut self, r: &plan::Rows) -> Result<routed::Rows, String> {
+        let a = Access { base: r.base, unit: r.unit.clone(), ..Access::whole(r.buffer) };
+        let dims = r.dims.iter().copied().collect();
+        Ok(routed::Rows { pointer: self.pointer(&a)?, dims, col: r.col as isize })
     }
 
     fn matrix(&mut self, m: &plan::Matrix) -> Result<Matrix, String> {
