@@ -104,7 +104,7 @@ impl Lowering<'_> {
         let (rows, depth, width) = (p.grouped.count, self.cx.g.len(p.x.1), self.cx.g.len(p.y.1));
         let by_rows = rows > SKINNY * p.experts && 4 * rows >= width;
         let len = if by_rows { rows } else { width };
-        let cut = tile(len, UNITS);
+        let cut = if rows > SKINNY { tile(len, UNITS) } else { columns_of_few(width) };
         let (taken, columns) = if by_rows { (cut, width) } else { (rows, cut) };
         let block = (BLOCK_ELEMENTS / depth).clamp(SKINNY, BLOCK).min(taken);
         let columns = columns.min(lolm_ir::plan::ROUTED_COLUMNS as usize);
@@ -113,7 +113,8 @@ impl Lowering<'_> {
         let stage = p.stage(self.cx.g, Gives::Rows, &cuts, block, tiles);
         // Each matrix is read by those units that take rows of its expert; a decode step reads the chosen ones only.
         let matrices = p.experts.min(rows);
-        let bytes = 4 * (rows * (depth + width) + matrices * depth * width);
+        let stored = self.cx.buffer(p.w.0.buffer).dtype.bytes();
+        let bytes = 4 * rows * (depth + width) + stored * matrices * depth * width;
         self.routed_launch("routed", [rows, width, depth], len.div_ceil(cut), stage, bytes);
     }
 
@@ -149,6 +150,11 @@ impl Lowering<'_> {
             bytes,
         }));
     }
+}
+
+/// Columns of a unit where the time goes into reading the matrices: many units give each thread the same share.
+fn columns_of_few(width: usize) -> usize {
+    width.div_ceil(4 * UNITS).next_multiple_of(16).min(512).min(width)
 }
 
 /// The length of a tile along the one side that the units cut.
