@@ -3,7 +3,7 @@ use lolm_ir::Scalar;
 use lolm_ir::interp::table;
 use lolm_ir::kernel::{KAxis, KOp, Kernel, Mode};
 use lolm_ir::plan::{
-    Access, Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Module, Place, Plan, Span, Stage, Step,
+    Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Module, Place, Plan, Span, Stage, Step,
 };
 use std::collections::BTreeMap;
 
