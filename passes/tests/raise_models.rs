@@ -1,4 +1,6 @@
 //! What raising finds in each model and program: a table, and unchanged answers on small shapes.
+use lolm_ir::op::Mask;
+use lolm_ir::{Graph, Op};
 use lolm_models::spec::library;
 use lolm_models::{Noise, Program, Spec, build};
 use lolm_passes::raise::{RaiseReport, raise};
@@ -74,8 +76,30 @@ fn dropout_goes_into_attention() {
     let r = report(&spec, &train(&spec));
     assert_eq!(r.fused("attention"), 6, "{r}");
     let (g, _) = raise(&build(&spec, &train(&spec)).unwrap()).unwrap();
-    let dropped = |n: &lolm_ir::Node| matches!(&n.op, lolm_ir::Op::Attention(a) if a.dropout.is_some());
+    let dropped = |n: &lolm_ir::Node| matches!(&n.op, Op::Attention(a) if a.dropout.is_some());
     assert_eq!(g.nodes.iter().filter(|n| dropped(n)).count(), 6);
+}
+
+/// A layer's attention is one operation in every family and program, and where its keys are kept in a ring, it knows.
+#[test]
+fn attention_is_found_in_every_family() {
+    let ring = |g: &Graph| {
+        g.nodes.iter().filter(|n| matches!(&n.op, Op::Attention(a) if matches!(a.mask, Mask::Ring(_)))).count()
+    };
+    for (name, windowed) in
+        [("transformer-demo", false), ("jamba-demo", false), ("griffin-demo", true), ("samba-demo", true)]
+    {
+        let spec = spec(name);
+        for p in [train(&spec), EVAL, DECODE, PREFILL] {
+            let before = build(&spec, &p).unwrap();
+            let (g, r) = raise(&before).unwrap();
+            let layers = before.leaves.iter().filter(|l| l.name.ends_with("q_proj.weight")).count();
+            assert!(layers > 0, "{name}");
+            assert_eq!(r.fused("attention"), layers, "{name} {}:\n{r}", p.name());
+            let kept = matches!(p, Program::Step { .. });
+            assert_eq!(ring(&g), if windowed && kept { layers } else { 0 }, "{name} {}", p.name());
+        }
+    }
 }
 
 /// The work grows with the number of distinct blocks, not with the depth.

@@ -166,12 +166,20 @@ fn call(k: &Kernel, launch: &str, stage: &KernelStage, at: &[i64], begin: i64, m
             }
         }
     }
-    // Operands that are only read may lie in one buffer.
-    let mut data: Vec<Vec<f64>> = stage.operands.iter().map(|o| memory[o.buffer.0 as usize].clone()).collect();
+    // Operands that are only read may lie in one buffer: the first of them holds its contents, the others a copy.
+    let first = |i: usize| stage.operands.iter().position(|o| o.buffer == stage.operands[i].buffer).unwrap_or(i);
+    let mut data: Vec<Vec<f64>> = vec![];
+    for (i, o) in stage.operands.iter().enumerate() {
+        let content =
+            if first(i) == i { std::mem::take(&mut memory[o.buffer.0 as usize]) } else { data[first(i)].clone() };
+        data.push(content);
+    }
     lolm_ir::kernel::interp::run(&k, &mut data).unwrap_or_else(|e| panic!("{launch}: {e}\n{k}"));
-    let written = stage.operands.iter().zip(data).zip(&k.operands).filter(|(_, o)| o.mode != Mode::In);
-    for ((o, d), _) in written {
-        memory[o.buffer.0 as usize] = d;
+    for (i, (o, d)) in stage.operands.iter().zip(data).enumerate() {
+        assert!(first(i) == i || k.operands[i].mode == Mode::In, "{launch}: a buffer is written through two operands");
+        if first(i) == i {
+            memory[o.buffer.0 as usize] = d;
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! Random fused operations and their gradients.
 use super::Generator;
-use crate::axis::AxisSet;
+use crate::axis::{AxisId, AxisSet};
 use crate::dtype::DType;
+use crate::graph::ValueId;
 use crate::op::{Attention, Dropout, Mask, Op};
 
 const NONE: AxisSet = AxisSet::EMPTY;
 
 impl Generator<'_> {
     pub(super) fn fused(&mut self) {
-        match self.pick(10) {
+        match self.pick(9) {
             0 => self.softmax(),
             1 => self.norm(),
             2 => self.rope(),
@@ -16,7 +17,6 @@ impl Generator<'_> {
             5 => self.scan(),
             6 => self.mix(),
             7 => self.conv(),
-            8 => self.routed_dot(),
             _ => self.cross_entropy(),
         }
     }
@@ -70,17 +70,14 @@ impl Generator<'_> {
         let (keys, over) = (self.axis("s"), self.axes("d"));
         let (shared, row, batch) = (self.axis("h"), self.axis("t"), self.axis("b"));
         let dtype = self.dtype();
-        let (q, k) = (self.axes("t h b d"), self.some_of(self.axes("h b")).union(self.axes("s d")));
+        let group = if self.chance(3) { self.axes("p") } else { NONE };
+        let (q, k) = (self.axes("t h b d").union(group), self.some_of(self.axes("h b")).union(self.axes("s d")));
         let v = self.some_of(AxisSet::of(&[shared, batch])).union(self.axes("s e"));
         let mut args = vec![self.operand(dtype, q), self.operand(dtype, k), self.operand(dtype, v)];
-        let mask = self.one_of(&[Mask::Full, Mask::Causal, Mask::Window(2), Mask::Ring(2)]);
+        let window = self.one_of(&[1, 2, 33, 500]);
+        let mask = self.one_of(&[Mask::Full, Mask::Causal, Mask::Window(window), Mask::Ring(window)]);
         if mask != Mask::Full {
-            let axes = self.some_of(AxisSet::of(&[batch]));
-            let position = self.operand(DType::I32, axes.with(row));
-            // A row that saw no key would have -∞ for its log-sum-exp.
-            let (first, last) = (self.b.int(0), self.b.int(2));
-            let position = self.b.max(position, first);
-            args.push(self.b.min(position, last));
+            args.push(self.query_positions(row, batch, keys));
         }
         let dropout = self.chance(3).then(|| Dropout { rate: 0.25f32.to_bits(), site: self.b.site() });
         if dropout.is_some() {
@@ -94,6 +91,28 @@ impl Generator<'_> {
             args.extend([results[0], results[1], d_o]);
             let backward = self.b.op(Op::AttentionGrad(a), &args);
             self.parts(backward);
+        }
+    }
+
+    /// The index of the row; or the same from where a sequence goes on; or any order of positions. A row that saw no key
+    /// would have -∞ for its log-sum-exp.
+    fn query_positions(&mut self, row: AxisId, batch: AxisId, keys: AxisId) -> ValueId {
+        let here = self.b.iota(row);
+        let (first, last) = (self.b.int(0), self.b.int(self.b.graph().len(keys) as i32 - 1));
+        let some = self.some_of(AxisSet::of(&[batch]));
+        match self.pick(3) {
+            0 => here,
+            1 => {
+                let start = self.operand(DType::I32, some);
+                let start = self.b.max(start, first);
+                let position = self.b.add(start, here);
+                self.b.min(position, last)
+            }
+            _ => {
+                let position = self.operand(DType::I32, some.with(row));
+                let (position, near) = (self.b.max(position, first), self.b.int(2));
+                self.b.min(position, near)
+            }
         }
     }
 
@@ -130,20 +149,6 @@ impl Generator<'_> {
             args.extend([results[1], self.operand(DType::F32, self.axes("b t"))]);
             let backward = self.b.op(Op::CrossEntropyGrad { vocab, over }, &args);
             self.parts(backward);
-        }
-    }
-
-    /// Rows that share x and rows that do not, and the gradient of the experts.
-    fn routed_dot(&mut self) {
-        let (expert, over, dtype) = (self.axis("v"), self.axis("d"), self.dtype());
-        let rows = self.some_of(self.axes("t h")).with(self.axis("b"));
-        let own = self.some_of(rows);
-        let x = self.operand(dtype, own.with(over));
-        let (w, index) = (self.operand(dtype, self.axes("v d e")), self.operand(DType::I32, rows));
-        let y = self.b.op(Op::RoutedDot { expert, over }, &[x, w, index]);
-        if self.chance(2) {
-            let dy = self.operand(dtype, self.axes_of(y));
-            self.b.op(Op::RoutedDotGrad { expert }, &[x, dy, index]);
         }
     }
 }

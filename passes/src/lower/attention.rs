@@ -17,13 +17,14 @@ impl Lowering<'_> {
     pub(super) fn attention(&mut self, v: ValueId) -> Result<(), String> {
         let n = self.cx.g.node(v);
         let Op::Attention(att) = n.op else { return Err("bug: not an attention".into()) };
-        let r = self.roles(att, v, AxisSet::EMPTY)?;
+        let (r, tiles) = self.roles(att, v, AxisSet::EMPTY)?;
         let (q, k, w) = self.sources(&r, v)?;
         let o = self.result_as(v, 0, &[&r.rows, &r.wide])?;
         let lse = self.cx.storage[v.0 as usize][1].clone().ok_or("bug: attention without storage")?;
-        let tiles = self.tiles(&r);
         let scores = self.scratch("scores", r.tile_rows() * r.pitch());
         let inverse = self.scratch("inverse", r.tile_rows());
+        let weights = self.row_stage(self.softmax(&r, v, scores, inverse, &lse));
+        let results = self.row_stage(self.normalise(&r, inverse, &o));
         let mut stages = vec![];
         for t in &tiles {
             let (rows, s) = (t.hi - t.lo, r.score_matrix(scores, 0));
@@ -35,13 +36,11 @@ impl Lowering<'_> {
                 s.clone(),
                 false,
             ));
-            let weights = self.softmax(&r, v, t, scores, inverse, &lse);
-            stages.push(self.add_stage(weights));
+            stages.push(weights.at(self, &r, t));
             let out = r.row_matrix(self, &o, t, &r.wide)?;
             let values = r.key_matrix(self, &w, t, t.key, &r.wide)?;
             stages.push(product([rows, r.len(&self.cx, &r.wide), 0], Some((2, &t.extent)), s, values, out, false));
-            let rows = self.normalise(&r, t, inverse, &o);
-            stages.push(self.add_stage(rows));
+            stages.push(results.at(self, &r, t));
         }
         self.push_attention("attention", &r, stages, pairs(&tiles) * 2);
         Ok(())
@@ -52,7 +51,7 @@ impl Lowering<'_> {
         let n = g.node(v);
         let Op::AttentionGrad(att) = n.op else { return Err("bug: not an attention gradient".into()) };
         let shared = [0, 1, 2].map(|i| g.axes_of(n.args[i])).into_iter().reduce(AxisSet::intersection);
-        let r = self.roles(att, v, shared.unwrap_or_default())?;
+        let (r, tiles) = self.roles(att, v, shared.unwrap_or_default())?;
         let (q, k, w) = self.sources(&r, v)?;
         let d_o = self.operand_as(n.args[5 + att.extra_args()], &[&r.rows, &r.wide])?;
         let dq = self.result_as(v, 0, &[&r.rows, &r.over])?;
@@ -61,10 +60,10 @@ impl Lowering<'_> {
         let size = r.tile_rows() * r.pitch();
         let (p, ds) = (self.scratch("p", size), self.scratch("ds", size));
         let (head, wide) = (r.len(&self.cx, &r.over), r.len(&self.cx, &r.wide));
+        let slopes = self.row_stage(self.softmax_grad(&r, v, p, ds));
         let mut covered = Covered::default();
         let mut stages = vec![];
         // From the last tile to the first, so that the keys which have a gradient grow downwards.
-        let tiles = self.tiles(&r);
         for t in tiles.iter().rev() {
             let (rows, keys) = (t.hi - t.lo, t.keys);
             let (pm, dsm) = (r.score_matrix(p, 0), r.score_matrix(ds, 0));
@@ -73,8 +72,7 @@ impl Lowering<'_> {
             let wm = r.key_matrix(self, &w, t, t.key, &r.wide)?;
             stages.push(product([rows, keys, head], None, qm.clone(), turned(km.clone()), pm, false));
             stages.push(product([rows, keys, wide], None, dom.clone(), turned(wm), dsm.clone(), false));
-            let slopes = self.softmax_grad(&r, v, t, p, ds);
-            stages.push(self.add_stage(slopes));
+            stages.push(slopes.at(self, &r, t));
             let dqm = r.row_matrix(self, &dq, t, &r.over)?;
             let add = !covered.rows.insert((dqm.buffer, dqm.base));
             stages.push(product([rows, head, keys], None, dsm, km, dqm, add));

@@ -2,19 +2,60 @@
 //!
 //! Where the positions of a tile's first and last row say which keys it scores, the kernel reads them from memory: so one
 //! kernel serves all tiles, and what it leaves alone are columns that no product reads.
+use super::Lowering;
 use super::attention_tiles::{ALIGN, Positions, Roles, Tile};
 use super::index::{Index, Map};
 use super::storage::Storage;
 use super::stream::Stream;
-use super::{Built, Lowering};
 use lolm_ir::axis::{AxisId, AxisSet};
-use lolm_ir::kernel::{Fold, KAxis, KOp, KValue, Mode, View};
+use lolm_ir::kernel::{Fold, KAxis, KOp, KValue, Kernel, Mode, View};
 use lolm_ir::op::{Binary, Mask, Unary};
-use lolm_ir::plan::{Access, BufferId, Span};
+use lolm_ir::plan::{Access, BufferId, KernelStage, Span, Stage};
 use lolm_ir::{DType, ValueId};
 
 /// Stands for the position in a tile of scores, which is no axis of the graph.
 const TILE_ROW: AxisId = AxisId(u8::MAX);
+
+/// A row kernel that is yet to be put at a tile.
+pub(super) struct RowKernel {
+    kernel: Kernel,
+    operands: Vec<Access>,
+    /// Operands that are the position of a tile's first or last row.
+    ends: Vec<(usize, End)>,
+    /// Rows of a unit.
+    rows: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum End {
+    First,
+    Last,
+}
+
+/// The same among the kernels of the artifact.
+pub(super) struct RowStage {
+    kernel: u32,
+    of: RowKernel,
+}
+
+impl Lowering<'_> {
+    pub(super) fn row_stage(&mut self, mut of: RowKernel) -> RowStage {
+        RowStage { kernel: self.pool.add(std::mem::take(&mut of.kernel)), of }
+    }
+}
+
+impl RowStage {
+    pub(super) fn at(&self, lw: &Lowering, r: &Roles, t: &Tile) -> Stage {
+        let mut operands = self.of.operands.clone();
+        if let Some((first, last)) = r.ends(lw, t) {
+            for (i, end) in &self.of.ends {
+                operands[*i] = if *end == End::First { first.clone() } else { last.clone() };
+            }
+        }
+        let span = Span::Rows { len: self.of.rows, lo: t.lo as u32, hi: t.hi as u32 };
+        Stage::Kernel(KernelStage { kernel: self.kernel, operands, span })
+    }
+}
 
 impl Lowering<'_> {
     /// Scores in scratch become weights, in place, without their denominator: its inverse goes to scratch, its log to
@@ -23,12 +64,11 @@ impl Lowering<'_> {
         &self,
         r: &Roles,
         v: ValueId,
-        t: &Tile,
         scores: BufferId,
         inverse: BufferId,
         lse: &Storage,
-    ) -> Built {
-        let mut row = Scores::new(self, r, v, t);
+    ) -> RowKernel {
+        let mut row = Scores::new(self, r, v);
         let (tile, map) = (row.tile(scores), row.rows.map.clone());
         let s = &mut row.rows.s;
         let scale = s.float(r.att.scale());
@@ -56,11 +96,11 @@ impl Lowering<'_> {
         row.rows.s.store(&to, &at, inv);
         let p = row.dropped(e);
         row.store(&tile, p);
-        row.rows.finish(&format!("softmax_{}", r.most_keys), &[(scores, r.pitch()), (inverse, 1)], t)
+        row.rows.finish(&format!("softmax_{}", r.most_keys), &[(scores, r.pitch()), (inverse, 1)])
     }
 
     /// Rows of the result times the inverse of their denominators.
-    pub(super) fn normalise(&self, r: &Roles, t: &Tile, inverse: BufferId, o: &Storage) -> Built {
+    pub(super) fn normalise(&self, r: &Roles, inverse: BufferId, o: &Storage) -> RowKernel {
         let mut row = Rows::new(self, r);
         let (from, at) = row.column(inverse);
         let mut map = row.map.clone();
@@ -72,15 +112,15 @@ impl Lowering<'_> {
         let (x, inv) = (s.load(o, &map, None), s.load(&from, &at, None));
         let y = s.binary(Binary::Mul, x, inv);
         s.store(o, &map, y);
-        row.finish("normalise", &[(inverse, 1)], t)
+        row.finish("normalise", &[(inverse, 1)])
     }
 
     /// Scores and dO·Vᵀ in scratch become the (dropped) weights and the gradient of the scores.
-    pub(super) fn softmax_grad(&self, r: &Roles, v: ValueId, t: &Tile, p: BufferId, ds: BufferId) -> Built {
+    pub(super) fn softmax_grad(&self, r: &Roles, v: ValueId, p: BufferId, ds: BufferId) -> RowKernel {
         let n = self.cx.g.node(v);
         let first = 3 + r.att.extra_args();
         let (o, lse, d_o) = (n.args[first], n.args[first + 1], n.args[first + 2]);
-        let mut row = Scores::new(self, r, v, t);
+        let mut row = Scores::new(self, r, v);
         let (pm, dsm) = (row.tile(p), row.tile(ds));
         let s = &mut row.rows.s;
         let mut map = row.rows.map.clone();
@@ -121,7 +161,7 @@ impl Lowering<'_> {
         let d = row.visible(d, zero);
         row.store(&pm, kept);
         row.store(&dsm, d);
-        row.rows.finish(&format!("softmax_grad_{}", r.most_keys), &[(p, r.pitch()), (ds, r.pitch())], t)
+        row.rows.finish(&format!("softmax_grad_{}", r.most_keys), &[(p, r.pitch()), (ds, r.pitch())])
     }
 }
 
@@ -157,8 +197,8 @@ struct Rows<'a> {
     /// The rows that each unit of the launch has.
     count: usize,
     units: Vec<(KAxis, i64)>,
-    /// Operands that stand elsewhere than at the start of their buffer.
-    placed: Vec<(usize, Access)>,
+    /// Operands that are the position of a tile's first or last row.
+    ends: Vec<(usize, End)>,
 }
 
 impl<'a> Rows<'a> {
@@ -174,14 +214,15 @@ impl<'a> Rows<'a> {
         }
         units.reverse();
         s.k.units = units.iter().map(|u| (u.0, 1)).collect();
-        Rows { s, map, count: r.row_count, units, placed: vec![] }
+        Rows { s, map, count: r.row_count, units, ends: vec![] }
     }
 
-    /// The i32 at one place of a buffer, as an operand of its own.
-    fn number(&mut self, name: &str, at: Access) -> KValue {
+    /// The position of one end of the tile, an operand of its own.
+    fn end(&mut self, end: End, positions: BufferId) -> KValue {
+        let name = if end == End::First { "first" } else { "last" };
         let o = self.s.k.add_operand(name, DType::I32, 1, Mode::In);
-        self.s.buffers.push(at.buffer);
-        self.placed.push((o.0 as usize, at));
+        self.s.buffers.push(positions);
+        self.ends.push((o.0 as usize, end));
         self.s.push(KOp::Load(o, View::default()), &[], DType::I32)
     }
     /// The place of this row among all rows, times so many elements a row.
@@ -196,10 +237,9 @@ impl<'a> Rows<'a> {
     fn column(&self, buffer: BufferId) -> (Storage, Map) {
         in_scratch(buffer, self.place(1))
     }
-    /// The kernel as a stage; `tiles` are its operands in scratch, with the elements they hold for each row.
-    fn finish(self, name: &str, tiles: &[(BufferId, usize)], t: &Tile) -> Built {
+    /// The kernel; `tiles` are its operands in scratch, with the elements they hold for each row.
+    fn finish(self, name: &str, tiles: &[(BufferId, usize)]) -> RowKernel {
         let rows: u64 = self.units.iter().map(|u| self.s.k.axis(u.0).len as u64).product();
-        let len = self.count;
         let mut l = self.s.finish();
         let each = |b: &BufferId| tiles.iter().find(|t| t.0 == *b).map(|t| t.1);
         for (o, b) in l.kernel.operands.iter_mut().zip(&l.buffers) {
@@ -209,12 +249,8 @@ impl<'a> Rows<'a> {
         }
         l.kernel.name = name.into();
         let whole = |b: &BufferId| Access { rebase: each(b).unwrap_or(0) as i64, ..Access::whole(*b) };
-        let mut operands: Vec<Access> = l.buffers.iter().map(whole).collect();
-        for (i, at) in self.placed {
-            operands[i] = at;
-        }
-        let span = Span::Rows { len: len as u32, lo: t.lo as u32, hi: t.hi as u32 };
-        Built { kernel: l.kernel, operands, span }
+        let operands = l.buffers.iter().map(whole).collect();
+        RowKernel { kernel: l.kernel, operands, ends: self.ends, rows: self.count as u32 }
     }
 }
 
@@ -239,30 +275,30 @@ struct Scores<'a> {
 }
 
 impl<'a> Scores<'a> {
-    fn new(lw: &'a Lowering<'_>, r: &Roles, v: ValueId, t: &Tile) -> Self {
+    fn new(lw: &'a Lowering<'_>, r: &Roles, v: ValueId) -> Self {
         let g = lw.cx.g;
         let mut rows = Rows::new(lw, r);
         let keys = rows.s.k.add_axis(g.axis(r.att.keys).name.clone(), r.most_keys);
         let mut row = Scores { rows, keys, pitch: r.pitch(), scored: None, mask: None, first: None, keep: None };
         if r.att.has_qpos() {
-            row.see(lw, r, v, t);
+            row.see(lw, r, v);
         }
         row.keep = r.att.dropout.is_some().then(|| row.draw(lw, r, v));
         row
     }
 
     /// Which keys the tile scores, and which of them the row sees.
-    fn see(&mut self, lw: &Lowering, r: &Roles, v: ValueId, t: &Tile) {
+    fn see(&mut self, lw: &Lowering, r: &Roles, v: ValueId) {
         let keys = self.keys;
         let map = self.rows.map.clone();
         let mut pos = self.rows.s.value(lw.cx.g.node(v).args[3], &map, None);
-        let end = r.ends(lw, t).map(|(first, last)| {
-            let last = self.rows.number("last", last);
+        let end = r.positions.buffer().map(|positions| {
+            let last = self.rows.end(End::Last, positions);
             let s = &mut self.rows.s;
             let one = s.int(1);
             let end = s.binary(Binary::Add, last, one);
             let (Positions::Counted(time, _), Mask::Window(w)) = (&r.positions, r.att.mask) else { return end };
-            let first = self.rows.number("first", first);
+            let first = self.rows.end(End::First, positions);
             let s = &mut self.rows.s;
             let all = s.int(r.keys as i64);
             let end = if lw.cx.g.len(*time) > r.keys { s.binary(Binary::Min, end, all) } else { end };

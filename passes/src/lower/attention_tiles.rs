@@ -69,8 +69,9 @@ pub(super) struct Tile {
 
 impl Lowering<'_> {
     /// Which axis does what. Rows are axes that the query alone has and that are one dimension of it in memory. Of the
-    /// others, a gradient walks those that are not `shared` by query, key and value, since some gradient lacks them.
-    pub(super) fn roles(&self, att: Attention, v: ValueId, shared: AxisSet) -> Result<Roles, String> {
+    /// others, a gradient walks those that are not `shared` by query, key and value, since some gradient lacks them. With
+    /// the tiles of a unit in order.
+    pub(super) fn roles(&self, att: Attention, v: ValueId, shared: AxisSet) -> Result<(Roles, Vec<Tile>), String> {
         let g = self.cx.g;
         let n = g.node(v);
         let (q, k, w) = (g.axes_of(n.args[0]), g.axes_of(n.args[1]), g.axes_of(n.args[2]));
@@ -98,8 +99,9 @@ impl Lowering<'_> {
             wide: by_stride(w.minus(k).minus(all).without(att.keys), &value),
             positions,
         };
-        r.most_keys = self.tiles(&r).iter().map(|t| t.keys).max().unwrap_or(keys).max(1);
-        Ok(r)
+        let tiles = self.tiles(&r);
+        r.most_keys = tiles.iter().map(|t| t.keys).max().unwrap_or(keys).max(1);
+        Ok((r, tiles))
     }
 
     /// Backward, positions that are data say nothing before the run: a gradient is set for every key.
@@ -121,13 +123,9 @@ impl Lowering<'_> {
         }
     }
 
-    /// The tiles of a unit in order.
-    pub(super) fn tiles(&self, r: &Roles) -> Vec<Tile> {
-        let steps = 0..r.row_count / r.run;
-        steps
-            .flat_map(|step| (0..r.run).step_by(TILE).map(move |from| (step, from)))
-            .map(|(s, f)| self.tile(r, s, f))
-            .collect()
+    fn tiles(&self, r: &Roles) -> Vec<Tile> {
+        let starts = |step: usize| (0..r.run).step_by(TILE).map(move |from| (step, from));
+        (0..r.row_count / r.run).flat_map(starts).map(|(step, from)| self.tile(r, step, from)).collect()
     }
 
     fn tile(&self, r: &Roles, step: usize, from: usize) -> Tile {
@@ -138,10 +136,9 @@ impl Lowering<'_> {
             Positions::Rising(t, _) => *t,
             Positions::Any => None,
         };
-        let place = |row: &usize| -> usize {
-            let at = indices(g, &r.rows, *row);
-            r.rows.iter().zip(at).filter(|(a, _)| Some(**a) == time).map(|(_, i)| i).sum()
-        };
+        // The index of a row along the axis of time.
+        let inner = r.rows.iter().rev().take_while(|a| Some(**a) != time).map(|a| g.len(*a)).product::<usize>();
+        let place = |row: &usize| time.map_or(0, |t| row / inner % g.len(t));
         let first = (from..to).min_by_key(place).unwrap_or(from);
         let last = (from..to).max_by_key(place).unwrap_or(from);
         let mut t = Tile {
@@ -172,6 +169,16 @@ impl Lowering<'_> {
             }
         }
         t
+    }
+}
+
+impl Positions {
+    /// Where they lie, if they say which keys a tile scores.
+    pub fn buffer(&self) -> Option<BufferId> {
+        match self {
+            Positions::Any => None,
+            Positions::Counted(_, s) | Positions::Rising(_, s) => Some(s.buffer),
+        }
     }
 }
 

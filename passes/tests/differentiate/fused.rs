@@ -102,6 +102,7 @@ fn attention_with_each_mask() {
     check(&case("attention", |b| attention(b, Mask::Full, None)));
     check(&case("causal attention", |b| attention(b, Mask::Causal, None)));
     check(&case("attention in a window", |b| attention(b, Mask::Window(2), None)));
+    check(&case("attention in a ring", |b| attention(b, Mask::Ring(3), None)));
     let dropped = |b: &mut Builder| attention(b, Mask::Causal, Some(Dropout { rate: 0.5f32.to_bits(), site: 7 }));
     check(&Case { feeds: &[("seed", &[1.0]), ("step", &[2.0])], ..case("attention with dropout", dropped) });
 }
