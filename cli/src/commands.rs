@@ -7,6 +7,7 @@ pub mod generate;
 pub mod init;
 pub mod inspect;
 pub mod opt;
+pub mod tokenizer;
 pub mod train;
 pub mod verify;
 
@@ -25,5 +26,6 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Verify(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Opt(c) => c.run(),
+        Command::Tokenizer(c) => c.run(),
     }
 }

@@ -3,6 +3,7 @@
 //! The only place that reads arguments and the environment, and the only one that uses `anyhow`. An error is one
 //! sentence on stderr and exit code 1; a usage error is clap's, with exit code 2.
 pub mod chart;
+pub mod chat;
 pub mod commands;
 pub mod compiler;
 pub mod data;

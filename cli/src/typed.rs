@@ -23,6 +23,7 @@ pub enum Command {
     Verify(verify::Verify),
     Bench(bench::Bench),
     Opt(opt::Opt),
+    Tokenizer(tokenizer::Tokenize),
 }
 
 impl Cli {

@@ -1,7 +1,7 @@
 //! `lolm demo`: the whole road in about a minute, with nothing prepared.
 use crate::commands::compile::write_whole;
-use crate::commands::eval::{Found, How, ablation, table};
-use crate::commands::generate::generate;
+use crate::commands::eval::{self, Found, ablation, table};
+use crate::commands::generate::{How, generate};
 use crate::compiler::{Dump, compiled};
 use crate::data;
 use crate::output::{bytes, grouped, note, seconds, show};
@@ -129,13 +129,14 @@ impl Demo {
             weights: folder.0.join("checkpoints"),
         };
         self.tell(format_args!("3. evaluate: {} that it has not seen", bytes(held_out.len() as u64)));
-        let how = How { tau: None, windows: 0, quiet: self.json };
+        let how = eval::How { tau: None, windows: 0, quiet: self.json };
         let found = ablation(&mut trained, &held_out_text, how)?;
         let prompt = prompt(held_out);
+        let tokens = tokenizer.encode(prompt.as_bytes(), true, "the prompt")?;
         let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
-        // The demo's tokens are bytes unless the spec was changed, and then there are fewer of them.
-        let room = trained.spec.max_seq_len.saturating_sub(prompt.len());
-        let (sample, _) = generate(&mut trained, prompt.as_bytes(), SAMPLE.min(room), sampling, None, &mut |_| ())?;
+        let room = trained.spec.max_seq_len.saturating_sub(tokens.len());
+        let how = How { count: SAMPLE.min(room), sampling, ..How::default() };
+        let sample = generate(&mut trained, &tokenizer, &tokens, &how, &mut |_| ())?.text;
         let report =
             Report { folder: folder.0, compile_seconds, training: done.summary, held_out: found, prompt, sample };
         show(self.json, &report, Report::show)

@@ -7,16 +7,24 @@ mod characters;
 mod check;
 mod decoder;
 mod file;
+mod gguf;
+#[cfg(test)]
+mod gguf_tests;
 mod long;
 mod pieces;
+mod pre;
 mod special;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod train;
 
 pub use characters::Characters;
-pub use special::Special;
+pub use file::read as read_file;
+pub use gguf::{TokenizerFiles, from_gguf};
+pub use special::{Named, Special, object};
 pub use stop::Stop;
+pub use train::{Training, train};
 
 use affix::Affix;
 use anyhow::{Context, Result, ensure};
