@@ -2,7 +2,8 @@
 //!
 //! A launch is a grid of units that the runtime cuts in a fixed partition among its threads. Each unit runs the launch's
 //! stages in order on one thread: generated kernels and library matrix products, which may hand each other tiles in the
-//! thread's scratch memory. So a product with a generated epilogue, an attention, a cross-entropy are one launch.
+//! thread's scratch memory. So a product with a generated epilogue, an attention, a cross-entropy are one launch. The
+//! products of a mixture of experts are stages of their own (`plan/routed.rs`): their rows are known when they run.
 use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
 
