@@ -41,17 +41,36 @@ fn axes(b: &mut Builder, (batch, tokens, keys): (usize, usize, usize), heads: He
 }
 
 /// `softmax(mask(q·k / 2)) · v`. `[b, t, heads, j]`
-fn attention(b: &mut Builder, ax: &Axes, [q, k, v]: [ValueId; 3], seen: ValueId) -> ValueId {
+fn attention(b: &mut Builder, ax: &Axes, [q, k, v]: [ValueId; 3], seen: Option<ValueId>) -> ValueId {
     let scores = b.dot(&[ax.d], q, k);
     let scores = b.scale(scores, 0.5);
     let hidden = b.num(f32::NEG_INFINITY);
-    let masked = b.select(seen, scores, hidden);
+    let masked = seen.map_or(scores, |seen| b.select(seen, scores, hidden));
     let max = b.reduce_max(&[ax.s], masked);
     let shifted = b.sub(masked, max);
     let e = b.exp(shifted);
     let sum = b.sum(&[ax.s], e);
     let weights = b.div(e, sum);
     b.dot(&[ax.s], weights, v)
+}
+
+/// Which keys of a whole sequence a query sees.
+#[derive(Clone, Copy, Debug)]
+enum Sees {
+    All,
+    Past,
+    Window(usize),
+}
+
+impl Sees {
+    fn mask(self, b: &mut Builder, ax: &Axes) -> Option<ValueId> {
+        let positions = b.iota(ax.t);
+        match self {
+            Sees::All => None,
+            Sees::Past => Some(seen(b, ax, positions, None)),
+            Sees::Window(w) => Some(seen(b, ax, positions, Some(w))),
+        }
+    }
 }
 
 /// Key s stands at position s.
@@ -75,7 +94,7 @@ fn seen_in_ring(b: &mut Builder, ax: &Axes, positions: ValueId, window: usize) -
 }
 
 /// A loss of the attention over a whole sequence of parameters.
-fn trained(tokens: usize, window: Option<usize>, heads: Heads) -> Graph {
+fn trained(tokens: usize, sees: Sees, heads: Heads) -> Graph {
     let mut b = Builder::new("train");
     let ax = axes(&mut b, (2, tokens, tokens), heads, 4);
     let (query, key) = ([ax.query.clone(), vec![ax.d]].concat(), [ax.key.clone(), vec![ax.d]].concat());
@@ -83,8 +102,7 @@ fn trained(tokens: usize, window: Option<usize>, heads: Heads) -> Graph {
     let k = b.param("k", Init::Normal(1.0), &[vec![ax.b], vec![ax.t], key]);
     let v = b.param("v", Init::Normal(1.0), &[vec![ax.b], vec![ax.t], [ax.key.clone(), vec![ax.j]].concat()]);
     let (k, v) = (b.rename(k, ax.t, ax.s), b.rename(v, ax.t, ax.s));
-    let positions = b.iota(ax.t);
-    let seen = seen(&mut b, &ax, positions, window);
+    let seen = sees.mask(&mut b, &ax);
     let y = attention(&mut b, &ax, [q, k, v], seen);
     let all: Vec<AxisId> = b.graph().axes_of(y).iter().collect();
     let along = b.input("along", DType::F32, &all.iter().map(|a| vec![*a]).collect::<Vec<_>>());
@@ -100,48 +118,54 @@ fn with_gradients(g: &Graph) -> Graph {
 }
 
 /// Each tensor of machine code is what the interpreter makes of the small operations, to the digits of f32.
-fn check(tokens: usize, window: Option<usize>, heads: Heads) {
-    let g = trained(tokens, window, heads);
+fn check(tokens: usize, sees: Sees, heads: Heads) {
+    let g = trained(tokens, sees, heads);
     let m = compile(&[Source { graph: g.clone(), goal: Goal::Gradients }], &mut |_, _| ()).unwrap();
     let plan = lolm_ir::plan::text::print(&m.plans[0]);
     let fused = plan.contains("launch @attention_") && plan.contains("launch @attention_grad_");
-    assert!(fused, "{tokens} tokens, {window:?}, {heads:?}: not found\n{plan}");
+    assert!(fused, "{tokens} tokens, {sees:?}, {heads:?}: not found\n{plan}");
     let feeds = feeds(&g, tokens as u32);
     let expected = interp::run(&with_gradients(&g), &feeds).unwrap().outputs;
     let (outputs, _) = machine::run(&m, &feeds, 3).unwrap();
     for (name, want) in &expected {
         let error = distance(&outputs[name], want);
-        assert!(error < 1e-5, "{tokens} tokens, {window:?}, {heads:?}: {name} is off by {error:.1e}\n{plan}");
+        assert!(error < 1e-5, "{tokens} tokens, {sees:?}, {heads:?}: {name} is off by {error:.1e}\n{plan}");
     }
 }
 
 #[test]
 fn short_sequences() {
     for tokens in [1, 7, 33] {
-        for window in [None, Some(1), Some(5), Some(tokens), Some(tokens + 9)] {
-            check(tokens, window, Heads { keys: 3, group: 2 });
+        let windows = [1, 5, tokens, tokens + 9].map(Sees::Window);
+        for sees in [&[Sees::All, Sees::Past], windows.as_slice()].concat() {
+            check(tokens, sees, Heads { keys: 3, group: 2 });
         }
     }
 }
 
 #[test]
 fn sequences_of_several_tiles() {
-    for (tokens, window) in [(129, Some(129)), (129, Some(20)), (257, None), (257, Some(1)), (257, Some(100))] {
-        check(tokens, window, Heads { keys: 2, group: 3 });
+    use Sees::{All, Past, Window};
+    for (tokens, sees) in [(129, Window(129)), (129, Window(20)), (129, All)] {
+        check(tokens, sees, Heads { keys: 2, group: 3 });
+    }
+    for sees in [Past, Window(1), Window(100)] {
+        check(257, sees, Heads { keys: 2, group: 3 });
     }
 }
 
 #[test]
 fn one_key_head_for_all_queries() {
-    for (tokens, window) in [(1, None), (7, Some(3)), (33, None), (129, Some(40))] {
-        check(tokens, window, Heads { keys: 1, group: 5 });
+    use Sees::{All, Past, Window};
+    for (tokens, sees) in [(1, Past), (7, Window(3)), (33, Past), (33, All), (129, Window(40))] {
+        check(tokens, sees, Heads { keys: 1, group: 5 });
     }
 }
 
 #[test]
 fn every_query_head_has_its_own_keys() {
-    for (tokens, window) in [(1, Some(1)), (33, None), (140, Some(64))] {
-        check(tokens, window, Heads { keys: 3, group: 1 });
+    for (tokens, sees) in [(1, Sees::Window(1)), (33, Sees::Past), (140, Sees::Window(64))] {
+        check(tokens, sees, Heads { keys: 3, group: 1 });
     }
 }
 
@@ -173,7 +197,7 @@ fn step(name: &str, tokens: usize, slots: usize, ring: Option<usize>, heads: Hea
         Some(window) => seen_in_ring(&mut b, &ax, positions, window),
         None => seen(&mut b, &ax, positions, None),
     };
-    let y = attention(&mut b, &ax, [q, kept[0], kept[1]], seen);
+    let y = attention(&mut b, &ax, [q, kept[0], kept[1]], Some(seen));
     b.output("y", y, &[vec![ax.b], vec![ax.t], ax.query.clone(), vec![ax.j]]);
     b.finish().unwrap()
 }
@@ -235,8 +259,7 @@ fn whole_sequence(total: usize, window: Option<usize>, heads: Heads, data: &Feed
     let q = b.input("q", DType::F32, &[vec![ax.b], vec![ax.t], query]);
     let k = b.input("k", DType::F32, &[vec![ax.b], vec![ax.s], key]);
     let v = b.input("v", DType::F32, &[vec![ax.b], vec![ax.s], [ax.key.clone(), vec![ax.j]].concat()]);
-    let positions = b.iota(ax.t);
-    let seen = seen(&mut b, &ax, positions, window);
+    let seen = window.map_or(Sees::Past, Sees::Window).mask(&mut b, &ax);
     let y = attention(&mut b, &ax, [q, k, v], seen);
     b.output("y", y, &[vec![ax.b], vec![ax.t], ax.query.clone(), vec![ax.j]]);
     interp::run(&b.finish().unwrap(), data).unwrap().outputs["y"].clone()
