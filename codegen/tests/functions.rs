@@ -78,7 +78,7 @@ fn apply(f: &str, x: &[f64]) -> (Vec<f64>, Vec<f64>) {
 fn functions_are_accurate_everywhere() {
     let x = arguments();
     // Relative errors, except below the normal range, where a result may be 0.
-    let rows: [(&str, f64, f64); 12] = [
+    let rows: [(&str, f64, f64); 13] = [
         ("exp", 1.2e-7, 2e-38),
         ("log", 1.5e-7, 0.0),
         ("sqrt", 6e-8, 0.0),
@@ -88,6 +88,7 @@ fn functions_are_accurate_everywhere() {
         ("sigmoid", 2e-7, 2e-38),
         ("silu", 2.5e-7, 4e-36),
         ("gelu", 8e-6, 2e-38),
+        ("gelu_tanh", 2e-5, 2e-36),
         ("softplus", 2e-7, 2e-38),
         ("neg", 0.0, 0.0),
         ("abs", 0.0, 0.0),
@@ -135,6 +136,9 @@ fn limits_are_exact() {
         ("silu", inf, inf),
         ("gelu", inf, inf),
         ("gelu", -100.0, 0.0),
+        ("gelu_tanh", inf, inf),
+        ("gelu_tanh", -100.0, 0.0),
+        ("gelu_tanh", 100.0, 100.0),
         ("softplus", inf, inf),
         ("softplus", -inf, 0.0),
         ("softplus", 100.0, 100.0),
@@ -142,7 +146,7 @@ fn limits_are_exact() {
         let (_, found) = apply(f, &[x; 5]);
         assert_eq!(found, [y; 5], "{f}({x})");
     }
-    for f in ["exp", "log", "sqrt", "rsqrt", "erf", "tanh", "sigmoid", "silu", "gelu", "softplus"] {
+    for f in ["exp", "log", "sqrt", "rsqrt", "erf", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh", "softplus"] {
         let (_, found) = apply(f, &[f64::NAN; 5]);
         assert!(found.iter().all(|y| y.is_nan()), "{f}(NaN)");
     }

@@ -12,6 +12,7 @@ mod attention;
 mod elementwise;
 mod loss;
 mod norm;
+mod recurrence;
 mod routed;
 mod scan;
 
@@ -86,6 +87,7 @@ impl Expander {
                 Unary::Sigmoid => self.sigmoid(x[0]),
                 Unary::Silu => self.silu(x[0]),
                 Unary::Gelu => self.gelu(x[0]),
+                Unary::GeluTanh => self.gelu_tanh(x[0]),
                 Unary::Softplus => self.softplus(x[0]),
                 Unary::Neg | Unary::Abs | Unary::Not | Unary::Exp | Unary::Log | Unary::Sqrt => return None,
                 Unary::Rsqrt | Unary::Erf | Unary::Tanh => return None,
@@ -101,8 +103,10 @@ impl Expander {
             Op::AttentionGrad(a) => return Some(self.attention_grad(a, x)),
             Op::SelectiveScan { time, state } => return Some(self.selective_scan(x, *time, *state)),
             Op::SelectiveScanGrad { time, state } => return Some(self.selective_scan_grad(x, *time, *state)),
-            Op::CrossEntropy { vocab, over } => return Some(self.cross_entropy(x, *vocab, *over)),
-            Op::CrossEntropyGrad { vocab, over } => return Some(self.cross_entropy_grad(x, *vocab, *over)),
+            Op::GatedRecurrence { time } => return Some(self.gated_recurrence(x, *time)),
+            Op::GatedRecurrenceGrad { time } => return Some(self.gated_recurrence_grad(x, *time)),
+            Op::CrossEntropy { vocab, over, cap } => return Some(self.cross_entropy(x, *vocab, *over, *cap)),
+            Op::CrossEntropyGrad { vocab, over, cap } => return Some(self.cross_entropy_grad(x, *vocab, *over, *cap)),
             Op::TopK { axis, k } => return Some(self.top_k(x[0], *axis, *k)),
             Op::RoutedDot { expert, over } => self.routed_dot(x, *expert, *over),
             Op::RoutedDotGrad { expert } => self.routed_dot_grad(x, *expert),

@@ -203,8 +203,12 @@ impl<'a> Call<'a> {
             Op::AttentionGrad(a) => return Ok(attention::attention_grad(self, a)),
             Op::SelectiveScan { time, state } => return Ok(scan::selective_scan(self, *time, *state)),
             Op::SelectiveScanGrad { time, state: _ } => return Ok(scan::selective_scan_grad(self, *time)),
-            Op::CrossEntropy { vocab, over } => return Ok(loss::cross_entropy(self, *vocab, *over)),
-            Op::CrossEntropyGrad { vocab, over } => return Ok(loss::cross_entropy_grad(self, *vocab, *over)),
+            Op::GatedRecurrence { time } => return Ok(scan::gated_recurrence(self, *time)),
+            Op::GatedRecurrenceGrad { time } => return Ok(scan::gated_recurrence_grad(self, *time)),
+            Op::CrossEntropy { vocab, over, cap } => return Ok(loss::cross_entropy(self, *vocab, *over, *cap)),
+            Op::CrossEntropyGrad { vocab, over, cap } => {
+                return Ok(loss::cross_entropy_grad(self, *vocab, *over, *cap));
+            }
             Op::TopK { axis, k } => return Ok(routed::top_k(self, *axis, *k)),
             Op::RoutedDot { expert, over } => routed::routed_dot(self, *expert, *over),
             Op::RoutedDotGrad { expert } => routed::routed_dot_grad(self, *expert),

@@ -35,6 +35,8 @@ pub enum Unary {
     Silu,
     /// `x · (1 + erf(x/√2)) / 2`
     Gelu,
+    /// `x · (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`, both constants rounded to f32. Hendrycks, Gimpel 2016.
+    GeluTanh,
     /// `max(x, 0) + log1p(exp(-|x|))`
     Softplus,
 }
@@ -243,6 +245,16 @@ pub enum Op {
         time: AxisId,
         state: AxisId,
     },
+    /// `(log_a, x, reset[, init]) -> (h, last)`: h_t = a_t h_{t-1} + √(1 - a_t²) x_t with a = exp(log_a); where the boolean
+    /// `reset` holds, a is 0 and the root 1. last is h at the end; init and last are h's at one step. The root's
+    /// derivative is 1/√max(4 (1 - a²), 1e-6). De et al. 2024, eq. 4.
+    GatedRecurrence {
+        time: AxisId,
+    },
+    /// `(log_a, x, reset, h, dh) -> (d_log_a, dx)`, of a recurrence from zero whose log_a and x have all of h's axes.
+    GatedRecurrenceGrad {
+        time: AxisId,
+    },
     /// `(g, a, b)`: g·a + (1 - g)·b.
     Mix,
     /// `(x, weight[, bias])`: Σ_j weight\[j\] · x\[t - (len(tap) - 1 - j)\] + bias, x zero before the start. Depthwise where
@@ -252,15 +264,17 @@ pub enum Op {
         tap: AxisId,
     },
     /// `(o, e, target) -> (loss, lse)` of logits Σ_over o·e along `vocab`: loss = lse - logits\[target\], 0 where target < 0.
-    /// Both are f32.
+    /// Both are f32. With a cap (the bits of an f32), the logits are cap · tanh(Σ o·e / cap).
     CrossEntropy {
         vocab: AxisId,
         over: AxisSet,
+        cap: Option<u32>,
     },
     /// `(o, e, target, lse, dloss) -> (do, de)`.
     CrossEntropyGrad {
         vocab: AxisId,
         over: AxisSet,
+        cap: Option<u32>,
     },
     /// `(x, w, index)`: Σ_over x · w\[expert = index\]: each row goes through the matrix of the expert that its index names.
     /// w: \[expert, over, out\]; rows are the axes of index, x varies over some of them and `over`, the result over all of
@@ -338,6 +352,8 @@ impl Op {
             Op::AttentionGrad(a)         => row("attention_grad", 6 + a.extra_args(), 6 + a.extra_args(), Fused, 3),
             Op::SelectiveScan { .. }     => row("selective_scan", 5, 6, Fused, 2),
             Op::SelectiveScanGrad { .. } => row("selective_scan_grad", 6, 6, Fused, 5),
+            Op::GatedRecurrence { .. }   => row("gated_recurrence", 3, 4, Fused, 2),
+            Op::GatedRecurrenceGrad { .. } => row("gated_recurrence_grad", 5, 5, Fused, 2),
             Op::Mix                      => row("mix", 3, 3, Fused, 1),
             Op::CausalConv { .. }        => row("causal_conv", 2, 3, Fused, 1),
             Op::CrossEntropy { .. }      => row("cross_entropy", 3, 3, Fused, 2),
@@ -371,9 +387,9 @@ impl Attention {
 }
 
 impl Unary {
-    pub const ALL: [Unary; 13] = {
+    pub const ALL: [Unary; 14] = {
         use Unary::*;
-        [Neg, Abs, Not, Exp, Log, Sqrt, Rsqrt, Erf, Tanh, Sigmoid, Silu, Gelu, Softplus]
+        [Neg, Abs, Not, Exp, Log, Sqrt, Rsqrt, Erf, Tanh, Sigmoid, Silu, Gelu, GeluTanh, Softplus]
     };
     pub fn name(self) -> &'static str {
         match self {
@@ -389,13 +405,14 @@ impl Unary {
             Unary::Sigmoid => "sigmoid",
             Unary::Silu => "silu",
             Unary::Gelu => "gelu",
+            Unary::GeluTanh => "gelu_tanh",
             Unary::Softplus => "softplus",
         }
     }
     /// True for functions that are made of smaller ones.
     pub fn is_fused(self) -> bool {
         match self {
-            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus => true,
+            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::GeluTanh | Unary::Softplus => true,
             Unary::Neg | Unary::Abs | Unary::Not | Unary::Exp | Unary::Log | Unary::Sqrt => false,
             Unary::Rsqrt | Unary::Erf | Unary::Tanh => false,
         }

@@ -216,6 +216,7 @@ fn draw(g: &Graph, v: ValueId) -> Option<Draw> {
         Op::Concat { .. } | Op::Shift { .. } | Op::Gather { .. } | Op::ScatterAdd { .. } | Op::Update { .. } => None,
         Op::StopGradient | Op::Part(_) | Op::Softmax { .. } | Op::LogSumExp { .. } | Op::LayerNorm { .. } => None,
         Op::RmsNorm { .. } | Op::Rope { .. } | Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. } => None,
+        Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. } => None,
         Op::Mix | Op::CausalConv { .. } | Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => None,
         Op::TopK { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
     }

@@ -27,7 +27,7 @@ pub enum GroupKind {
     Scatter(ValueId),
     /// Rows of a state overwritten.
     Update(ValueId),
-    /// A recurrence along one axis.
+    /// A recurrence along one axis, plain or gated, or the gradient of a gated one.
     Scan(ValueId),
     /// An attention, a selective scan, a cross-entropy, or a gradient of one.
     Fused(ValueId),
@@ -182,7 +182,9 @@ impl Walk<'_> {
             Op::Dot { .. } if is_contract(self.g, v) => self.separate(v, GroupKind::Contract(v)),
             Op::ScatterAdd { .. } => self.separate(v, GroupKind::Scatter(v)),
             Op::Update { .. } => self.separate(v, GroupKind::Update(v)),
-            Op::Recurrence { .. } => self.separate(v, GroupKind::Scan(v)),
+            Op::Recurrence { .. } | Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. } => {
+                self.separate(v, GroupKind::Scan(v))
+            }
             op if op.info().class == Class::Fused && !op.is_elementwise() => {
                 self.separate(v, GroupKind::Fused(v));
             }
@@ -230,8 +232,10 @@ impl Walk<'_> {
                 }
             }
             GroupKind::Scan(_) | GroupKind::Stream => {
-                for a in args {
-                    self.need(a, id, false);
+                // The gradient of a recurrence reads the states one step back.
+                let gradient = matches!(self.g.node(v).op, Op::GatedRecurrenceGrad { .. });
+                for (i, a) in args.into_iter().enumerate() {
+                    self.need(a, id, gradient && i == 3);
                 }
             }
         }

@@ -195,11 +195,13 @@ impl Backward {
 
             Op::Attention(a) => return self.attention(n, a, results),
             Op::SelectiveScan { time, state } => return self.selective_scan(n, *time, *state, results),
-            Op::CrossEntropy { vocab, over } => return self.cross_entropy(n, *vocab, *over, results),
+            Op::GatedRecurrence { time } => return self.gated_recurrence(n, *time, results),
+            Op::CrossEntropy { .. } => return self.cross_entropy(n, results),
             Op::RoutedDot { expert, over } => self.routed_dot(n, *expert, *over, g),
             Op::AttentionGrad(_)
             | Op::SelectiveScanGrad { .. }
             | Op::CrossEntropyGrad { .. }
+            | Op::GatedRecurrenceGrad { .. }
             | Op::RoutedDotGrad { .. } => {
                 return self.refuse(n, "a gradient has no gradient");
             }

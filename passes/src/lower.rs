@@ -26,6 +26,7 @@ mod cross_entropy;
 mod index;
 mod layout;
 mod merge_axes;
+mod recurrence;
 mod relayout;
 mod routed;
 mod scan;
@@ -201,6 +202,12 @@ impl<'a> Lowering<'a> {
             }
             let base_leaf = self.updated_leaf(v);
             for (i, t) in g.node(v).types.iter().enumerate() {
+                let part = |w: &ValueId| g.node(*w).op == Op::Part(i) && g.node(*w).args[0] == v;
+                if let Some((_, l)) = schedule.in_place.iter().find(|(w, _)| part(w)) {
+                    let s = self.leaf_storage(*l);
+                    self.cx.storage[v.0 as usize][i] = Some(s);
+                    continue;
+                }
                 let out = g.outputs.iter().find(|o| i == 0 && o.value == v && base_leaf.is_none());
                 let (name, place, order) = match out {
                     Some(o) => (o.name.clone(), Place::Output(o.name.clone()), storage::flat(&o.dims)),
@@ -226,7 +233,12 @@ impl<'a> Lowering<'a> {
         let group: &'a Group = &self.cx.clusters.groups[id.0 as usize];
         match group.kind {
             GroupKind::Stream if !group.products.is_empty() => self.with_products(id),
-            GroupKind::Stream | GroupKind::Scan(_) => self.stream(id),
+            GroupKind::Stream => self.stream(id),
+            GroupKind::Scan(v) => match self.cx.g.node(v).op {
+                Op::GatedRecurrence { .. } => self.gated_recurrence(id, v),
+                Op::GatedRecurrenceGrad { .. } => self.gated_recurrence_grad(id, v),
+                _ => self.stream(id),
+            },
             GroupKind::Contract(v) => self.contract(v),
             GroupKind::Scatter(v) => self.scatter_add(v),
             GroupKind::Update(v) => self.update(v),
@@ -349,7 +361,8 @@ pub fn has_launch(op: &Op) -> bool {
     let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
     let routed = matches!(op, Op::RoutedDot { .. } | Op::RoutedDotGrad { .. });
-    attention || scan || routed || matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. })
+    let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
+    attention || scan || routed || gated || matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. })
 }
 
 /// How many floating-point results an operation of a kernel counts for.

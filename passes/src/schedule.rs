@@ -52,7 +52,9 @@ pub fn schedule(g: &Graph, c: &Clusters) -> Result<Schedule, String> {
 
 /// The group that may write the value straight into its leaf: one that reads the leaf, if at all, where it writes it.
 fn place_in(g: &Graph, c: &Clusters, w: &Write) -> Option<GroupId> {
-    let id = c.owner[w.value.0 as usize]?;
+    let n = g.node(w.value);
+    let base = if let Op::Part(_) = n.op { n.args[0] } else { w.value };
+    let id = c.owner[base.0 as usize]?;
     let group = &c.groups[id.0 as usize];
     let same_leaf = |v: &ValueId| matches!(g.node(*v).op, Op::Leaf(l) if l == w.leaf);
     let shared =
@@ -60,8 +62,24 @@ fn place_in(g: &Graph, c: &Clusters, w: &Write) -> Option<GroupId> {
     match group.kind {
         GroupKind::Stream if !group.moved.iter().any(same_leaf) && !shared => Some(id),
         GroupKind::Update(u) if !shared && same_leaf(&g.node(u).args[0]) => Some(id),
+        GroupKind::Fused(_) | GroupKind::Scan(_) if !shared && goes_on(g, w) => Some(id),
         _ => None,
     }
+}
+
+/// True if the value is the last state of a scan that starts from the leaf, and nothing else reads it: the kernel reads
+/// each element before it writes it.
+fn goes_on(g: &Graph, w: &Write) -> bool {
+    let n = g.node(w.value);
+    let Op::Part(1) = n.op else { return false };
+    let scan = g.node(n.args[0]);
+    let init = match scan.op {
+        Op::SelectiveScan { .. } => scan.args.get(5),
+        Op::GatedRecurrence { .. } => scan.args.get(3),
+        _ => None,
+    };
+    let Some(init) = init.filter(|i| matches!(g.node(**i).op, Op::Leaf(l) if l == w.leaf)) else { return false };
+    g.nodes.iter().flat_map(|n| &n.args).filter(|a| *a == init).count() == 1
 }
 
 fn topological(deps: &DiGraph<GroupId, ()>, c: &Clusters) -> Result<Vec<GroupId>, String> {

@@ -12,123 +12,11 @@ use lolm_passes::raise::rules;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+#[path = "raise_util/kinds.rs"]
+mod kinds;
 mod raise_util;
+use kinds::{Kind, kinds, narrow};
 use raise_util::{Draw, feeds, gap};
-
-/// What a variable stands for, by where it stands.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Kind {
-    Axis,
-    Axes,
-    List,
-    Index,
-    Site,
-    /// A literal f32.
-    Number,
-    Float,
-    Integer,
-    /// An i32 without axes.
-    Seed,
-    Boolean,
-    /// A position that may be missing, an i32 where it is there.
-    MaybeInteger,
-    /// A literal i32 that may be missing.
-    MaybeCount,
-    /// A float value that may be missing.
-    MaybeFloat,
-}
-
-/// The kind of child i of an operation; `near_integer` if a sibling is one.
-fn kind(fun: Fun, i: usize, near_integer: bool) -> Kind {
-    use Kind::*;
-    let attrs: &[Kind] = match fun {
-        Fun::Reduce(_) | Fun::Dot => &[Axes],
-        Fun::At | Fun::Shift => &[Axis, Index],
-        Fun::Rename | Fun::SelectiveScan | Fun::CausalConv => &[Axis, Axis],
-        Fun::Random => &[List, Site],
-        Fun::Taps => &[Axis, Axis, Index],
-        Fun::Weights => &[Axis, Axes, Number, MaybeCount],
-        Fun::Dropped => &[Number, List, Site],
-        Fun::Attention => &[Axis, Axes, Number, MaybeCount, Number, Site],
-        Fun::CrossEntropy => &[Axis, Axes],
-        Fun::LayerNorm | Fun::RmsNorm => &[Axis, Number],
-        Fun::Visible | Fun::Age => &[Axis],
-        Fun::Ring => &[MaybeCount],
-        _ => &[Axis, Axis],
-    };
-    let count = fun.row().attrs;
-    if i < count {
-        return attrs[i];
-    }
-    match (fun, i - count) {
-        (Fun::Select, 0) | (Fun::Unary(Unary::Not), _) | (Fun::Binary(Binary::And), _) | (Fun::Cast, _) => Boolean,
-        (Fun::Random, _) | (Fun::Dropped, 0 | 1) | (Fun::Attention, 4 | 5) => Seed,
-        (Fun::Visible | Fun::Age, 0) | (Fun::Gather, 1) | (Fun::CrossEntropy | Fun::RoutedDot, 2) => Integer,
-        (Fun::Visible, 1) => MaybeCount,
-        (Fun::Weights, 2) | (Fun::Attention, 3) => MaybeInteger,
-        (Fun::Recurrence | Fun::SelectiveScan, 2 | 5) => MaybeFloat,
-        (Fun::Binary(_), _) if near_integer => Integer,
-        _ => Float,
-    }
-}
-
-/// A variable that stands in two places is what both allow.
-fn narrow(old: &mut Kind, new: Kind) {
-    let wide = |k: Kind| matches!(k, Kind::Float | Kind::Integer | Kind::MaybeInteger);
-    if *old == Kind::Float || (*old == Kind::MaybeInteger && new == Kind::Integer) || (wide(*old) && !wide(new)) {
-        *old = new;
-    }
-}
-
-/// Which nodes of a pattern are integers: an iota, an age, a literal one, and what is computed from or compared with one.
-fn integers(nodes: &[ENodeOrVar<Enode>]) -> Vec<bool> {
-    let literal = |n: &ENodeOrVar<Enode>| match n {
-        ENodeOrVar::ENode(n) => {
-            matches!(n.head, Head::Fun(Fun::Iota | Fun::Age | Fun::Binary(Binary::Rem)) | Head::Num(Scalar::I32(_)))
-        }
-        ENodeOrVar::Var(_) => false,
-    };
-    let mut found: Vec<bool> = nodes.iter().map(literal).collect();
-    loop {
-        let before = found.clone();
-        for (i, n) in nodes.iter().enumerate() {
-            match n {
-                // The same variable may stand in several places.
-                ENodeOrVar::Var(v) => {
-                    let same = |m: &ENodeOrVar<Enode>| matches!(m, ENodeOrVar::Var(w) if w == v);
-                    found[i] = nodes.iter().zip(&before).any(|(m, known)| *known && same(m));
-                }
-                ENodeOrVar::ENode(n) => {
-                    let (Some(Fun::Binary(b)), children) = (n.as_fun(), &n.children) else { continue };
-                    let number = !b.is_predicate() && found[i];
-                    let any = number || children.iter().any(|c| found[usize::from(*c)]);
-                    found[i] |= any && !b.is_predicate();
-                    children.iter().for_each(|c| found[usize::from(*c)] |= any && b != Binary::And);
-                }
-            }
-        }
-        if found == before {
-            return found;
-        }
-    }
-}
-
-/// The kinds of all variables of a pattern.
-fn kinds(p: &PatternAst<Enode>) -> BTreeMap<Var, Kind> {
-    let mut out: BTreeMap<Var, Kind> = BTreeMap::new();
-    let nodes = p.as_ref();
-    let integers = integers(nodes);
-    for n in nodes {
-        let ENodeOrVar::ENode(n) = n else { continue };
-        let Some(fun) = n.as_fun() else { continue };
-        for (i, c) in n.children.iter().enumerate() {
-            let ENodeOrVar::Var(v) = &nodes[usize::from(*c)] else { continue };
-            let new = kind(fun, i, integers[usize::from(*c)]);
-            narrow(out.entry(*v).or_insert(new), new);
-        }
-    }
-    out
-}
 
 /// The axes of all instances.
 fn bare() -> Graph {
@@ -191,6 +79,10 @@ fn fixed_by(rule: &Rule, v: Var, d: &mut Draw) -> Option<Head> {
         Cond::AtLeast(x, value) if is(x) => Some(Head::Num(Scalar::f32(*value as f32 + d.below(2) as f32))),
         Cond::Constant(x) if is(x) => Some(Head::Num(Scalar::f32([0.5, 2.0, 0.25, 4.0][d.below(4) as usize]))),
         Cond::Counts(x) if is(x) => Some(Head::Num(Scalar::I32(1 + d.below(3) as i32))),
+        Cond::Twice(d, _) if is(d) => Some(Head::Num(Scalar::f32(-4.0))),
+        Cond::Twice(_, c) if is(c) => Some(Head::Num(Scalar::f32(-2.0))),
+        Cond::Recip(r, _) if is(r) => Some(Head::Num(Scalar::f32(0.25))),
+        Cond::Recip(_, c) if is(c) => Some(Head::Num(Scalar::f32(4.0))),
         Cond::Keeps(c, _) if is(c) => Some(Head::Num(Scalar::f32(2.0))),
         Cond::Keeps(_, r) if is(r) => Some(Head::Num(Scalar::f32(0.5))),
         _ => None,
@@ -316,6 +208,8 @@ impl Realizer<'_> {
             Fun::Weights => self.weights(&known, operands)?,
             Fun::Dropped => self.dropped(&known, &args)?,
             Fun::Taps => self.taps(&known, &args)?,
+            Fun::SqrtBounded => self.b.unary(Unary::Sqrt, args[0]),
+            Fun::Capped => self.capped(&known, &args)?,
             _ => {
                 let op = decode(*fun, &refs, &present)?;
                 self.b.op(op, &args)
@@ -376,6 +270,14 @@ impl Realizer<'_> {
         let (r, zero) = (self.b.op(Op::Const(*rate), &[]), self.b.num(0.0));
         let (m, x) = (self.b.le(r, u), self.b.scale(*x, 1.0 / (1.0 - rate.as_f64() as f32)));
         Some(self.b.select(m, x, zero))
+    }
+
+    fn capped(&mut self, known: &[Known], args: &[ValueId]) -> Option<ValueId> {
+        let Known::Num(cap) = &known[0] else { return None };
+        let cap = self.b.op(Op::Const(*cap), &[]);
+        let part = self.b.div(args[0], cap);
+        let tanh = self.b.unary(Unary::Tanh, part);
+        Some(self.b.mul(cap, tanh))
     }
 
     fn taps(&mut self, known: &[Known], args: &[ValueId]) -> Option<ValueId> {

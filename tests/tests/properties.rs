@@ -149,7 +149,12 @@ fn is_small(g: &Graph) -> bool {
 fn has_no_gradient(op: &Op, args: usize) -> bool {
     let gradient = matches!(op, Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. });
     let gradient = gradient || matches!(op, Op::RoutedDotGrad { .. });
-    gradient || matches!(op, Op::Part(1)) || (matches!(op, Op::SelectiveScan { .. }) && args == 6)
+    let goes_on = match op {
+        Op::SelectiveScan { .. } => args == 6,
+        Op::GatedRecurrence { .. } => args == 4,
+        _ => false,
+    };
+    gradient || matches!(op, Op::Part(1) | Op::GatedRecurrenceGrad { .. }) || goes_on
 }
 
 /// A loss of everything that has a gradient, with all floats as parameters.

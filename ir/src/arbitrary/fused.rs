@@ -9,7 +9,7 @@ const NONE: AxisSet = AxisSet::EMPTY;
 
 impl Generator<'_> {
     pub(super) fn fused(&mut self) {
-        match self.pick(9) {
+        match self.pick(10) {
             0 => self.softmax(),
             1 => self.norm(),
             2 => self.rope(),
@@ -17,6 +17,7 @@ impl Generator<'_> {
             5 => self.scan(),
             6 => self.mix(),
             7 => self.conv(),
+            8 => self.gated_recurrence(),
             _ => self.cross_entropy(),
         }
     }
@@ -139,15 +140,45 @@ impl Generator<'_> {
         }
     }
 
+    fn gated_recurrence(&mut self) {
+        let (time, dtype) = (self.axis("t"), self.dtype());
+        let wide = self.axes("b t e");
+        let narrow = if self.chance(2) { wide } else { self.axes("t e") };
+        let (x, rate, here) = (self.operand(dtype, wide), self.operand(dtype, narrow), self.axes("b t"));
+        // A decay above 1 has no root, and at 1 the root has no derivative.
+        let (rate, least) = (self.positive(rate), self.b.num(0.1));
+        let least = self.b.cast(least, dtype);
+        let rate = self.b.add(rate, least);
+        let log_a = self.b.neg(rate);
+        let start = self.operand(DType::I32, here);
+        let zero = self.b.int(0);
+        let reset = self.b.le(start, zero);
+        let mut args = vec![log_a, x, reset];
+        if self.chance(2) {
+            args.push(self.operand(dtype, wide.without(time)));
+            let forward = self.b.op(Op::GatedRecurrence { time }, &args);
+            self.parts(forward);
+            return;
+        }
+        let forward = self.b.op(Op::GatedRecurrence { time }, &args);
+        let h = self.parts(forward)[0];
+        if narrow == wide {
+            args.extend([h, self.operand(dtype, wide)]);
+            let backward = self.b.op(Op::GatedRecurrenceGrad { time }, &args);
+            self.parts(backward);
+        }
+    }
+
     fn cross_entropy(&mut self) {
         let (vocab, over, dtype) = (self.axis("v"), self.axes("d"), self.dtype());
         let (o, e) = (self.operand(dtype, self.axes("b t d")), self.operand(dtype, self.axes("v d")));
         let mut args = vec![o, e, self.operand(DType::I32, self.axes("b t"))];
-        let forward = self.b.op(Op::CrossEntropy { vocab, over }, &args);
+        let cap = self.chance(2).then_some(2f32.to_bits());
+        let forward = self.b.op(Op::CrossEntropy { vocab, over, cap }, &args);
         let results = self.parts(forward);
         if self.chance(2) {
             args.extend([results[1], self.operand(DType::F32, self.axes("b t"))]);
-            let backward = self.b.op(Op::CrossEntropyGrad { vocab, over }, &args);
+            let backward = self.b.op(Op::CrossEntropyGrad { vocab, over, cap }, &args);
             self.parts(backward);
         }
     }

@@ -33,9 +33,8 @@ impl Generator<'_> {
             Unary::Log | Unary::Sqrt | Unary::Rsqrt => self.positive(x),
             Unary::Exp => self.b.unary(Unary::Tanh, x),
             Unary::Not => return,
-            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus if !self.options.fused => x,
             Unary::Neg | Unary::Abs | Unary::Erf | Unary::Tanh => x,
-            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus => x,
+            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::GeluTanh | Unary::Softplus => x,
         };
         if self.options.fused || !u.is_fused() {
             self.b.unary(u, x);

@@ -2,6 +2,7 @@
 use super::Expander;
 use crate::graph::ValueId;
 use crate::op::Unary;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 impl Expander {
     pub(super) fn sigmoid(&mut self, x: ValueId) -> ValueId {
@@ -25,6 +26,20 @@ impl Expander {
         let erf = self.b.unary(Unary::Erf, scaled);
         let one = self.b.num(1.0);
         let sum = self.b.add(one, erf);
+        let product = self.b.mul(x, sum);
+        self.b.scale(product, 0.5)
+    }
+
+    /// The root of 2/π is rounded to f32, as a model writes it.
+    pub(super) fn gelu_tanh(&mut self, x: ValueId) -> ValueId {
+        let square = self.b.mul(x, x);
+        let cube = self.b.mul(square, x);
+        let bent = self.b.scale(cube, 0.044715);
+        let inner = self.b.add(x, bent);
+        let scaled = self.b.scale(inner, (FRAC_2_SQRT_PI * FRAC_1_SQRT_2) as f32);
+        let tanh = self.b.unary(Unary::Tanh, scaled);
+        let one = self.b.num(1.0);
+        let sum = self.b.add(one, tanh);
         let product = self.b.mul(x, sum);
         self.b.scale(product, 0.5)
     }

@@ -232,6 +232,15 @@ impl Cx<'_> {
                 self.like(&[(5, forward[0])])?;
                 Ok(self.args[..5].to_vec())
             }
+            Op::GatedRecurrence { time } => self.gated_recurrence(*time),
+            Op::GatedRecurrenceGrad { time } => {
+                let forward = self.gated_recurrence(*time)?;
+                if (0..2).any(|i| self.axes(i) != forward[0].axes) {
+                    return self.fail("log_a and x need all axes of the states");
+                }
+                self.like(&[(3, forward[0]), (4, forward[0])])?;
+                Ok(self.args[..2].to_vec())
+            }
             Op::Mix => self.one(self.floats(0..3)?, self.union()),
             Op::CausalConv { time, tap } => {
                 self.need(0, *time)?;
@@ -239,8 +248,8 @@ impl Cx<'_> {
                 self.lack(0, *tap)?;
                 self.one(self.floats(0..all)?, self.union().without(*tap))
             }
-            Op::CrossEntropy { vocab, over } => self.cross_entropy(*vocab, *over),
-            Op::CrossEntropyGrad { vocab, over } => {
+            Op::CrossEntropy { vocab, over, .. } => self.cross_entropy(*vocab, *over),
+            Op::CrossEntropyGrad { vocab, over, .. } => {
                 let forward = self.cross_entropy(*vocab, *over)?;
                 self.like(&[(3, forward[1]), (4, forward[0])])?;
                 Ok(self.args[..2].to_vec())
@@ -388,6 +397,21 @@ impl Cx<'_> {
             return self.fail("the initial state has the axes of a step's state");
         }
         Ok(vec![Type::new(d, all.union(c).without(state)), Type::new(d, all.without(time))])
+    }
+
+    fn gated_recurrence(&self, time: AxisId) -> Result<Vec<Type>> {
+        let d = self.floats(0..2)?;
+        self.need(0, time)?;
+        self.need(1, time)?;
+        self.dtype(2, DType::Bool)?;
+        let all = self.axes(0).union(self.axes(1)).union(self.axes(2));
+        if self.args.len() == 4 {
+            self.dtype(3, d)?;
+            if self.axes(3) != all.without(time) {
+                return self.fail("the initial state has the axes of a step's state");
+            }
+        }
+        Ok(vec![Type::new(d, all), Type::new(d, all.without(time))])
     }
 
     fn cross_entropy(&self, vocab: AxisId, over: AxisSet) -> Result<Vec<Type>> {

@@ -2,7 +2,7 @@
 use super::{Call, InterpError, Tensor};
 use crate::dtype::DType;
 use crate::op::{Binary, Unary};
-use std::f64::consts::SQRT_2;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 
 pub(super) fn unary(c: &Call, u: Unary) -> Tensor {
     let x = c.args[0];
@@ -29,6 +29,11 @@ pub(super) fn apply(u: Unary, x: f64) -> f64 {
         Unary::Silu => x * sigmoid(x),
         // erfc keeps its relative accuracy in the tail, where 1 + erf cancels.
         Unary::Gelu => x * 0.5 * libm::erfc(-x / SQRT_2),
+        // (1 + tanh u) / 2 is sigmoid(2u), which does not cancel. The constants are f32, as models write them.
+        Unary::GeluTanh => {
+            let (root, bend) = ((FRAC_2_SQRT_PI * FRAC_1_SQRT_2) as f32, 0.044715f32);
+            x * sigmoid(2.0 * root as f64 * (x + bend as f64 * x * x * x))
+        }
         Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
     }
 }

@@ -130,3 +130,55 @@ pub(super) fn selective_scan_grad(c: &Call, time: AxisId) -> Vec<Tensor> {
     }
     grads
 }
+
+/// What a gated recurrence multiplies the state and x by at one step, and the slope of each by log_a: a and √(1 - a²), or 0
+/// and 1, which do not depend on it, at a reset.
+fn gates(log_a: f64, reset: bool) -> ([f64; 2], [f64; 2]) {
+    if reset {
+        return ([0.0, 1.0], [0.0, 0.0]);
+    }
+    let (a, rest) = (log_a.exp(), 1.0 - (2.0 * log_a).exp());
+    let slope = 1.0 / (4.0 * rest).max(1e-6).sqrt();
+    ([a, rest.sqrt()], [a, -2.0 * a * a * slope])
+}
+
+/// h_t = a_t h_{t-1} + √(1 - a_t²) x_t.
+pub(super) fn gated_recurrence(c: &Call, time: AxisId) -> Vec<Tensor> {
+    let (mut h, mut last) = (c.zeros(0), c.zeros(1));
+    let rows = c.out(0).without(time);
+    let [log_a, x, reset] = [0, 1, 2].map(|i| (c.offsets(i, rows), c.layout(i).stride(time)));
+    let (there, step) = (h.offsets(c.g, rows), h.layout(c.g).stride(time));
+    let init = c.args.get(3).map(|x| (x, x.offsets(c.g, rows)));
+    for (r, o) in there.into_iter().enumerate() {
+        let mut state = init.as_ref().map_or(0.0, |(x, at)| x.data[at[r]]);
+        for t in 0..c.len(time) {
+            let at = |i: usize, (offsets, step): &(Vec<usize>, usize)| c.args[i].data[offsets[r] + t * step];
+            let ([decay, scale], _) = gates(at(0, &log_a), at(2, &reset) != 0.0);
+            state = decay * state + scale * at(1, &x);
+            h.data[o + t * step] = state;
+        }
+        last.data[r] = state;
+    }
+    vec![h, last]
+}
+
+/// With G_t the gradient of h_t: G_t = dh_t + a_{t+1} G_{t+1}, from the end.
+pub(super) fn gated_recurrence_grad(c: &Call, time: AxisId) -> Vec<Tensor> {
+    let (mut d_log_a, mut dx) = (c.zeros(0), c.zeros(1));
+    let rows = c.out(0).without(time);
+    let places: Vec<(Vec<usize>, usize)> = (0..5).map(|i| (c.offsets(i, rows), c.layout(i).stride(time))).collect();
+    let (there, step) = (dx.offsets(c.g, rows), dx.layout(c.g).stride(time));
+    for (r, o) in there.into_iter().enumerate() {
+        let at = |i: usize, t: usize| c.args[i].data[places[i].0[r] + t * places[i].1];
+        let mut carried = 0.0;
+        for t in (0..c.len(time)).rev() {
+            let ([decay, scale], [decay_slope, scale_slope]) = gates(at(0, t), at(2, t) != 0.0);
+            let g = at(4, t) + carried;
+            let before = if t == 0 { 0.0 } else { at(3, t - 1) };
+            dx.data[o + t * step] = g * scale;
+            d_log_a.data[o + t * step] = g * (before * decay_slope + at(1, t) * scale_slope);
+            carried = decay * g;
+        }
+    }
+    vec![d_log_a, dx]
+}

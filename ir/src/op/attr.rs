@@ -76,9 +76,11 @@ impl Op {
             Op::SelectiveScan { time, state } | Op::SelectiveScanGrad { time, state } => {
                 vec![("time", Attr::Axis(*time)), ("state", Attr::Axis(*state))]
             }
+            Op::GatedRecurrence { time } | Op::GatedRecurrenceGrad { time } => vec![("time", Attr::Axis(*time))],
             Op::CausalConv { time, tap } => vec![("time", Attr::Axis(*time)), ("tap", Attr::Axis(*tap))],
-            Op::CrossEntropy { vocab, over } | Op::CrossEntropyGrad { vocab, over } => {
-                vec![("vocab", Attr::Axis(*vocab)), ("over", Attr::Axes(*over))]
+            Op::CrossEntropy { vocab, over, cap } | Op::CrossEntropyGrad { vocab, over, cap } => {
+                let cap = cap.map(|c| ("cap", Attr::Float(c)));
+                [("vocab", Attr::Axis(*vocab)), ("over", Attr::Axes(*over))].into_iter().chain(cap).collect()
             }
             Op::TopK { axis, k } => vec![("axis", Attr::Axis(*axis)), ("k", Attr::Axis(*k))],
             Op::RoutedDot { expert, over } => vec![("expert", Attr::Axis(*expert)), ("over", Attr::Axis(*over))],
@@ -183,6 +185,15 @@ impl Reader<'_> {
         u32::try_from(self.int("site")?).or_else(|_| self.wrong("site", "a 32-bit number"))
     }
 
+    /// The cap of a head's logits, if there is one.
+    fn cap(&mut self) -> Result<Option<u32>, AttrError> {
+        match self.find("cap") {
+            None => Ok(None),
+            Some(Attr::Float(b)) if f32::from_bits(b) > 0.0 => Ok(Some(b)),
+            Some(_) => self.wrong("cap", "a positive number"),
+        }
+    }
+
     fn attention(&mut self) -> Result<Attention, AttrError> {
         let (keys, over, scale) = (self.axis("keys")?, self.axes("over")?, self.float("scale")?);
         let causal = self.flag("causal")?;
@@ -253,10 +264,16 @@ impl Reader<'_> {
             "attention_grad" => Op::AttentionGrad(self.attention()?),
             "selective_scan" => Op::SelectiveScan { time: self.axis("time")?, state: self.axis("state")? },
             "selective_scan_grad" => Op::SelectiveScanGrad { time: self.axis("time")?, state: self.axis("state")? },
+            "gated_recurrence" => Op::GatedRecurrence { time: self.axis("time")? },
+            "gated_recurrence_grad" => Op::GatedRecurrenceGrad { time: self.axis("time")? },
             "mix" => Op::Mix,
             "causal_conv" => Op::CausalConv { time: self.axis("time")?, tap: self.axis("tap")? },
-            "cross_entropy" => Op::CrossEntropy { vocab: self.axis("vocab")?, over: self.axes("over")? },
-            "cross_entropy_grad" => Op::CrossEntropyGrad { vocab: self.axis("vocab")?, over: self.axes("over")? },
+            "cross_entropy" => {
+                Op::CrossEntropy { vocab: self.axis("vocab")?, over: self.axes("over")?, cap: self.cap()? }
+            }
+            "cross_entropy_grad" => {
+                Op::CrossEntropyGrad { vocab: self.axis("vocab")?, over: self.axes("over")?, cap: self.cap()? }
+            }
             "top_k" => Op::TopK { axis: self.axis("axis")?, k: self.axis("k")? },
             "routed_dot" => Op::RoutedDot { expert: self.axis("expert")?, over: self.axis("over")? },
             "routed_dot_grad" => Op::RoutedDotGrad { expert: self.axis("expert")? },

@@ -37,7 +37,7 @@ fn one(build: impl FnOnce(&mut Case) -> ValueId) {
 
 #[test]
 fn elementwise() {
-    for u in [Unary::Sigmoid, Unary::Silu, Unary::Gelu, Unary::Softplus] {
+    for u in [Unary::Sigmoid, Unary::Silu, Unary::Gelu, Unary::GeluTanh, Unary::Softplus] {
         one(|c| {
             let n = c.b.axis("n", 40);
             let x = c.random("x", &[n], -8., 8.);
@@ -272,21 +272,63 @@ fn head(c: &mut Case, batched: bool) -> ([ValueId; 3], AxisId, AxisSet, Vec<Axis
 
 #[test]
 fn cross_entropies_and_their_gradients() {
-    for batched in [true, false] {
+    for (batched, cap) in [(true, None), (false, None), (true, Some(1.5f32.to_bits()))] {
         one(|c| {
             let (args, vocab, over, _) = head(c, batched);
-            c.b.op(Op::CrossEntropy { vocab, over }, &args)
+            c.b.op(Op::CrossEntropy { vocab, over, cap }, &args)
         });
         for whole in [true, false] {
             one(|c| {
                 let (args, vocab, over, rows) = head(c, batched);
-                let forward = c.b.op(Op::CrossEntropy { vocab, over }, &args);
+                let forward = c.b.op(Op::CrossEntropy { vocab, over, cap }, &args);
                 let lse = c.b.part(forward, 1);
                 let d_loss = if whole { c.random("dloss", &rows, -1., 1.) } else { c.b.num(0.125) };
                 let args: Vec<ValueId> = args.into_iter().chain([lse, d_loss]).collect();
-                c.b.op(Op::CrossEntropyGrad { vocab, over }, &args)
+                c.b.op(Op::CrossEntropyGrad { vocab, over, cap }, &args)
             });
         }
+    }
+}
+
+/// log_a, x, reset and the axes t, and those of a step; `wide` gives x an axis that log_a lacks.
+fn gated(c: &mut Case, wide: bool) -> ([ValueId; 3], AxisId, Vec<AxisId>) {
+    let [b, t, e] = [("b", 2), ("t", 5), ("e", 3)].map(|(n, l)| c.b.axis(n, l));
+    let axes = [b, t, e];
+    let log_a = c.random("log_a", if wide { &axes[1..] } else { &axes }, -2., -0.1);
+    let x = c.random("x", &[b, t, e], -1., 1.);
+    let place = c.input("place", DType::I32, &[b, t], &[0., 1., 2., 3., 4., 3., 4., 0., 1., 2.]);
+    let start = c.b.int(0);
+    ([log_a, x, c.b.eq(place, start)], t, vec![b, e])
+}
+
+#[test]
+fn gated_recurrences() {
+    for (wide, init) in [(false, false), (false, true), (true, false), (true, true)] {
+        one(|c| {
+            let (args, time, rows) = gated(c, wide);
+            let mut args = args.to_vec();
+            if init {
+                args.push(c.random("init", &rows, -1., 1.));
+            }
+            c.b.op(Op::GatedRecurrence { time }, &args)
+        });
+    }
+}
+
+#[test]
+fn gradients_of_gated_recurrences() {
+    for narrow in [false, true] {
+        one(|c| {
+            let (args, time, _) = gated(c, false);
+            let h = c.b.op(Op::GatedRecurrence { time }, &args);
+            let mut axes: Vec<AxisId> = c.b.graph().axes_of(h).iter().collect();
+            if narrow {
+                axes.truncate(1);
+            }
+            let dh = c.random("dh", &axes, -1., 1.);
+            let args: Vec<ValueId> = args.into_iter().chain([h, dh]).collect();
+            c.b.op(Op::GatedRecurrenceGrad { time }, &args)
+        });
     }
 }
 
@@ -339,7 +381,7 @@ fn what_is_not_chosen_stays() {
     let mut c = Case::new();
     c.b.scope("head");
     let (args, vocab, over, _) = head(&mut c, true);
-    let ce = c.b.op(Op::CrossEntropy { vocab, over }, &args);
+    let ce = c.b.op(Op::CrossEntropy { vocab, over, cap: None }, &args);
     c.output("y", ce);
     let g = c.b.finish().unwrap();
     assert_eq!(expand(&g, &|_| false).unwrap(), g);

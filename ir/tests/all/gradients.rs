@@ -83,16 +83,38 @@ fn selective_scan() {
 }
 
 #[test]
+fn gated_recurrence() {
+    let mut c = Case::new();
+    let [b, t, e] = [("b", 2), ("t", 5), ("e", 2)].map(|(n, l)| c.b.axis(n, l));
+    let axes = [b, t, e];
+    let (log_a, x) = (c.random("log_a", &axes, -1.5, -0.1), c.random("x", &axes, -1., 1.));
+    let place = c.input("place", DType::I32, &[b, t], &[0., 1., 2., 3., 4., 3., 4., 0., 1., 2.]);
+    let start = c.b.int(0);
+    let reset = c.b.eq(place, start);
+    let h = c.b.op(Op::GatedRecurrence { time: t }, &[log_a, x, reset]);
+    let dh = weighted_loss(&mut c, h);
+    let grads = c.b.op(Op::GatedRecurrenceGrad { time: t }, &[log_a, x, reset, h, dh]);
+    outputs(&mut c, grads, &[&axes, &axes]);
+    check(&c.b.finish().unwrap(), &c.feeds, &["log_a", "x"]);
+}
+
+#[test]
 fn cross_entropy() {
+    for cap in [None, Some(1.5f32.to_bits())] {
+        cross_entropy_of(cap);
+    }
+}
+
+fn cross_entropy_of(cap: Option<u32>) {
     let mut c = Case::new();
     let [t, d, v] = [("t", 4), ("d", 3), ("v", 5)].map(|(n, l)| c.b.axis(n, l));
     let (o, e) = (c.random("o", &[t, d], -1., 1.), c.random("e", &[v, d], -1., 1.));
     let target = c.input("target", DType::I32, &[t], &[3., -1., 0., 3.]);
     let over = AxisSet::from(d);
-    let forward = c.b.op(Op::CrossEntropy { vocab: v, over }, &[o, e, target]);
+    let forward = c.b.op(Op::CrossEntropy { vocab: v, over, cap }, &[o, e, target]);
     let (loss, lse) = (c.b.part(forward, 0), c.b.part(forward, 1));
     let d_loss = weighted_loss(&mut c, loss);
-    let grads = c.b.op(Op::CrossEntropyGrad { vocab: v, over }, &[o, e, target, lse, d_loss]);
+    let grads = c.b.op(Op::CrossEntropyGrad { vocab: v, over, cap }, &[o, e, target, lse, d_loss]);
     outputs(&mut c, grads, &[&[t, d], &[v, d]]);
     check(&c.b.finish().unwrap(), &c.feeds, &["o", "e"]);
 }

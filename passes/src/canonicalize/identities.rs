@@ -27,6 +27,7 @@ impl Rewriter {
             Op::ScatterAdd { .. } | Op::Update { .. } | Op::Part(_) => None,
             Op::Softmax { .. } | Op::LogSumExp { .. } | Op::LayerNorm { .. } | Op::RmsNorm { .. } => None,
             Op::Rope { .. } | Op::Mix | Op::CausalConv { .. } => None,
+            Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. } => None,
             Op::Attention(_) | Op::SelectiveScan { .. } | Op::CrossEntropy { .. } => None,
             Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => None,
             Op::TopK { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
@@ -56,7 +57,7 @@ impl Rewriter {
         match u {
             Unary::Neg | Unary::Not => self.operand_of(u, x),
             Unary::Abs | Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Rsqrt | Unary::Erf | Unary::Tanh => None,
-            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus => None,
+            Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::GeluTanh | Unary::Softplus => None,
         }
     }
 

@@ -43,6 +43,7 @@ impl Backward {
             }
             Unary::Silu => self.silu(x, y, g),
             Unary::Gelu => self.gelu(x, g),
+            Unary::GeluTanh => self.gelu_tanh(x, y, g),
             Unary::Softplus => {
                 let slope = self.b.unary(Unary::Sigmoid, x);
                 self.b.mul(g, slope)
@@ -88,6 +89,27 @@ impl Backward {
         let density = self.scaled(bell, 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2); // φ
         let bent = self.b.mul(x, density);
         let slope = self.b.add(below, bent);
+        self.b.mul(g, slope)
+    }
+
+    /// With s = (1 + tanh u) / 2 = sigmoid(2u), u = c (x + k x³) and y = x s: gelu_tanh' = s + y (1 - s) 2c (1 + 3k x²).
+    fn gelu_tanh(&mut self, x: ValueId, y: ValueId, g: ValueId) -> ValueId {
+        const K: f64 = 0.044715;
+        let c2 = 2.0 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
+        let one = self.num(x, 1.0);
+        let squared = self.b.mul(x, x);
+        let bend = self.scaled(squared, K);
+        let bend = self.b.add(one, bend);
+        let inner = self.b.mul(x, bend);
+        let inner = self.scaled(inner, c2); // 2u
+        let s = self.b.unary(Unary::Sigmoid, inner);
+        let rest = self.b.sub(one, s);
+        let bent = self.b.mul(y, rest);
+        let rise = self.scaled(squared, 3.0 * K * c2);
+        let start = self.num(x, c2);
+        let rise = self.b.add(start, rise); // 2u'
+        let bent = self.b.mul(bent, rise);
+        let slope = self.b.add(s, bent);
         self.b.mul(g, slope)
     }
 

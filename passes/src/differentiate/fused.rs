@@ -1,6 +1,6 @@
 //! Derivatives of fused operations: fused ones where the language has them, and otherwise few row kernels.
 use super::{Backward, DiffError, Local};
-use lolm_ir::axis::{AxisId, AxisSet};
+use lolm_ir::axis::AxisId;
 use lolm_ir::graph::ValueId;
 use lolm_ir::op::{Attention, Op, Unary};
 
@@ -132,18 +132,13 @@ impl Backward {
         }
     }
 
-    pub(super) fn cross_entropy(
-        &mut self,
-        n: &Local,
-        vocab: AxisId,
-        over: AxisSet,
-        results: &[Option<ValueId>],
-    ) -> Result<(), DiffError> {
+    pub(super) fn cross_entropy(&mut self, n: &Local, results: &[Option<ValueId>]) -> Result<(), DiffError> {
+        let Op::CrossEntropy { vocab, over, cap } = n.op else { return self.refuse(n, "bug: not a cross-entropy") };
         let [Some(g), None] = results else {
             return self.refuse(n, "the log of the sum of exponentials must carry no gradient");
         };
         let lse = self.b.part(n.y, 1);
-        let op = Op::CrossEntropyGrad { vocab, over };
+        let op = Op::CrossEntropyGrad { vocab, over, cap };
         let grads = self.b.op(op, &[n.args[0], n.args[1], n.args[2], lse, *g]);
         self.give_parts(&n.args[..2], grads);
         Ok(())
@@ -180,6 +175,30 @@ impl Backward {
         args.push(g);
         let grads = self.b.op(Op::SelectiveScanGrad { time, state }, &args);
         self.give_parts(&n.args, grads);
+        Ok(())
+    }
+
+    /// The states are a result of the forward operation, so they are kept rather than computed again.
+    pub(super) fn gated_recurrence(
+        &mut self,
+        n: &Local,
+        time: AxisId,
+        results: &[Option<ValueId>],
+    ) -> Result<(), DiffError> {
+        let [Some(g), None] = results else {
+            return self.refuse(n, "the last state must carry no gradient");
+        };
+        if n.args.len() > 3 {
+            return self.refuse(n, "a recurrence with an initial state has no gradient");
+        }
+        let [log_a, x, dh] = [n.args[0], n.args[1], *g].map(|v| self.broadcast(v, n.axes));
+        let grads = self.b.op(Op::GatedRecurrenceGrad { time }, &[log_a, x, n.args[2], n.y, dh]);
+        for i in 0..2 {
+            if self.wants(n.args[i]) {
+                let share = self.b.part(grads, i);
+                self.give(n.args[i], share, n.axes);
+            }
+        }
         Ok(())
     }
 

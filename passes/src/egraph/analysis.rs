@@ -189,6 +189,11 @@ impl Context {
                 let ok = sup(0).contains(time) && sup(1).contains(tap) && tap.disjoint(sup(0)) && time.disjoint(sup(1));
                 if ok { like(0, sup(0).union(sup(1)).minus(tap)) } else { None }
             }
+            Fun::SqrtBounded => like(0, sup(0)),
+            Fun::Capped => {
+                let cap = known[0].num()?.as_f64();
+                if cap > 0.0 { like(0, sup(0)) } else { None }
+            }
             _ => {
                 let present: Vec<bool> = operands.iter().map(|o| o.known != Known::Absent).collect();
                 let op = decode(fun, &known, &present)?;
@@ -226,7 +231,7 @@ fn fold(fun: Fun, operands: &[&Facts]) -> Option<Scalar> {
                 Unary::Sqrt => x.sqrt(),
                 Unary::Rsqrt => 1.0 / x.sqrt(),
                 Unary::Not | Unary::Erf | Unary::Tanh => return None,
-                Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus => return None,
+                Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::GeluTanh | Unary::Softplus => return None,
             })
         }
         (Fun::Binary(b), [Scalar::F32(x), Scalar::F32(y)]) => {

@@ -16,11 +16,19 @@ pub enum Encoded {
 
 /// The kind of an operation and its attributes as leaves, in the order of [`Op::parts`].
 pub fn encode(op: &Op) -> Encoded {
+    let cap = |vocab: AxisId, over: AxisSet, cap: &Option<u32>| {
+        let cap = cap.map_or(Head::None, |b| Head::Num(Scalar::F32(b)));
+        vec![Head::Axes(vocab.into()), Head::Axes(over), cap]
+    };
     let fun = match op {
         Op::Leaf(_) => return Encoded::Leaf,
         Op::Const(s) => return Encoded::Num(*s),
         Op::Attention(a) => return Encoded::Fun(Fun::Attention, attention(a)),
         Op::AttentionGrad(a) => return Encoded::Fun(Fun::AttentionGrad, attention(a)),
+        Op::CrossEntropy { vocab, over, cap: c } => return Encoded::Fun(Fun::CrossEntropy, cap(*vocab, *over, c)),
+        Op::CrossEntropyGrad { vocab, over, cap: c } => {
+            return Encoded::Fun(Fun::CrossEntropyGrad, cap(*vocab, *over, c));
+        }
         Op::Iota(_) => Fun::Iota,
         Op::Random { .. } => Fun::Random,
         Op::Unary(u) => Fun::Unary(*u),
@@ -53,8 +61,8 @@ pub fn encode(op: &Op) -> Encoded {
         Op::SelectiveScanGrad { .. } => Fun::SelectiveScanGrad,
         Op::Mix => Fun::Mix,
         Op::CausalConv { .. } => Fun::CausalConv,
-        Op::CrossEntropy { .. } => Fun::CrossEntropy,
-        Op::CrossEntropyGrad { .. } => Fun::CrossEntropyGrad,
+        Op::GatedRecurrence { .. } => Fun::GatedRecurrence,
+        Op::GatedRecurrenceGrad { .. } => Fun::GatedRecurrenceGrad,
         Op::RoutedDot { .. } => Fun::RoutedDot,
         Op::RoutedDotGrad { .. } => Fun::RoutedDotGrad,
     };
@@ -132,11 +140,14 @@ pub fn decode(fun: Fun, attrs: &[&Known], present: &[bool]) -> Option<Op> {
         Fun::SelectiveScanGrad => Op::SelectiveScanGrad { time: r.axis(0)?, state: r.axis(1)? },
         Fun::Mix => Op::Mix,
         Fun::CausalConv => Op::CausalConv { time: r.axis(0)?, tap: r.axis(1)? },
-        Fun::CrossEntropy => Op::CrossEntropy { vocab: r.axis(0)?, over: r.axes(1)? },
-        Fun::CrossEntropyGrad => Op::CrossEntropyGrad { vocab: r.axis(0)?, over: r.axes(1)? },
+        Fun::GatedRecurrence => Op::GatedRecurrence { time: r.axis(0)? },
+        Fun::GatedRecurrenceGrad => Op::GatedRecurrenceGrad { time: r.axis(0)? },
+        Fun::CrossEntropy => Op::CrossEntropy { vocab: r.axis(0)?, over: r.axes(1)?, cap: r.cap(2)? },
+        Fun::CrossEntropyGrad => Op::CrossEntropyGrad { vocab: r.axis(0)?, over: r.axes(1)?, cap: r.cap(2)? },
         Fun::RoutedDot => Op::RoutedDot { expert: r.axis(0)?, over: r.axis(1)? },
         Fun::RoutedDotGrad => Op::RoutedDotGrad { expert: r.axis(0)? },
         Fun::Visible | Fun::Age | Fun::Weights | Fun::Dropped | Fun::Taps => return None,
+        Fun::SqrtBounded | Fun::Capped => return None,
         Fun::Last | Fun::Union | Fun::Bit | Fun::Ring => return None,
     })
 }
@@ -179,6 +190,13 @@ impl Reader<'_> {
         match self.0.get(i)? {
             Known::Num(Scalar::F32(b)) => Some(*b),
             _ => None,
+        }
+    }
+    /// A positive number, or none.
+    fn cap(&self, i: usize) -> Option<Option<u32>> {
+        match self.0.get(i)? {
+            Known::Absent => Some(None),
+            _ => self.float(i).filter(|b| f32::from_bits(*b) > 0.0).map(Some),
         }
     }
     fn site(&self, i: usize) -> Option<u32> {

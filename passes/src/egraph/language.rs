@@ -48,6 +48,8 @@ pub enum Fun {
     SelectiveScanGrad,
     Mix,
     CausalConv,
+    GatedRecurrence,
+    GatedRecurrenceGrad,
     CrossEntropy,
     CrossEntropyGrad,
     RoutedDot,
@@ -64,6 +66,10 @@ pub enum Fun {
     Dropped,
     /// `(time, tap, mask, x, w)`: the taps in the bit mask of a causal convolution.
     Taps,
+    /// `(x)`: the root of x with a bounded derivative (see `Op::GatedRecurrence`).
+    SqrtBounded,
+    /// `(cap, x)`: cap · tanh(x / cap).
+    Capped,
     // ---- arithmetic of attributes
     /// `(t)`: the last index of an axis.
     Last,
@@ -122,8 +128,10 @@ impl Fun {
             Fun::SelectiveScanGrad => row("selective_scan_grad", 2, 6),
             Fun::Mix               => row("mix", 0, 3),
             Fun::CausalConv        => row("causal_conv", 2, 3),
-            Fun::CrossEntropy      => row("cross_entropy", 2, 3),
-            Fun::CrossEntropyGrad  => row("cross_entropy_grad", 2, 5),
+            Fun::GatedRecurrence   => row("gated_recurrence", 1, 4),
+            Fun::GatedRecurrenceGrad => row("gated_recurrence_grad", 1, 5),
+            Fun::CrossEntropy      => row("cross_entropy", 3, 3),
+            Fun::CrossEntropyGrad  => row("cross_entropy_grad", 3, 5),
             Fun::RoutedDot         => row("routed_dot", 2, 3),
             Fun::RoutedDotGrad     => row("routed_dot_grad", 1, 3),
             Fun::Visible           => row("visible", 1, 2),
@@ -131,6 +139,8 @@ impl Fun {
             Fun::Weights           => row("weights", 4, 3),
             Fun::Dropped           => row("dropped", 3, 3),
             Fun::Taps              => row("taps", 3, 2),
+            Fun::SqrtBounded       => row("sqrt_bounded", 0, 1),
+            Fun::Capped            => row("capped", 1, 1),
             Fun::Last              => row("last", 1, 0),
             Fun::Union             => row("union", 2, 0),
             Fun::Bit               => row("bit", 1, 0),
@@ -141,8 +151,8 @@ impl Fun {
     /// True for operations that have several results.
     pub fn is_bundle(self) -> bool {
         use Fun::*;
-        matches!(self, Attention | AttentionGrad | SelectiveScan | SelectiveScanGrad | CrossEntropy | CrossEntropyGrad)
-            || self == TopK
+        let scan = matches!(self, SelectiveScan | SelectiveScanGrad | GatedRecurrence | GatedRecurrenceGrad);
+        scan || matches!(self, Attention | AttentionGrad | CrossEntropy | CrossEntropyGrad | TopK)
     }
 
     /// Every kind, in the order of declaration.
@@ -155,9 +165,9 @@ impl Fun {
         all.extend(Reduction::ALL.map(Reduce));
         all.extend([ArgMax, TopK, Dot, Recurrence, Rename, At, Slice, Pad, Stack, Concat, Shift, Gather, ScatterAdd]);
         all.extend([Update, StopGradient, Part, Softmax, LogSumExp, LayerNorm, RmsNorm, Rope, Attention]);
-        all.extend([AttentionGrad, SelectiveScan, SelectiveScanGrad, Mix, CausalConv, CrossEntropy]);
-        all.extend([CrossEntropyGrad, RoutedDot, RoutedDotGrad, Visible, Age, Weights, Dropped, Taps]);
-        all.extend([Last, Union, Bit, Ring]);
+        all.extend([AttentionGrad, SelectiveScan, SelectiveScanGrad, Mix, CausalConv, GatedRecurrence]);
+        all.extend([GatedRecurrenceGrad, CrossEntropy, CrossEntropyGrad, RoutedDot, RoutedDotGrad]);
+        all.extend([Visible, Age, Weights, Dropped, Taps, SqrtBounded, Capped, Last, Union, Bit, Ring]);
         all
     }
 

@@ -32,6 +32,10 @@ pub enum Cond {
     AtLeast(&'static str, f64),
     /// `(c, d)`: a constant close to one over the number of elements along the axes d.
     RecipSize(&'static str, &'static str),
+    /// `(d, c)`: constants with d close to 2c.
+    Twice(&'static str, &'static str),
+    /// `(r, c)`: constants with r close to 1/c.
+    Recip(&'static str, &'static str),
     /// `(c, r)`: constants with c close to 1/(1 - r).
     Keeps(&'static str, &'static str),
     /// It varies over some axis.
@@ -240,6 +244,7 @@ impl Cond {
         match *self {
             Absent(a, b) | Has(a, b) | Within(a, b) | Narrower(a, b) | RecipSize(a, b) | Keeps(a, b) => vec![a, b],
             IsLast(a, b) | Disjoint(a, b) | Unset(a, b) | AllTaps(a, b) | Length(a, b) => vec![a, b],
+            Recip(a, b) | Twice(a, b) => vec![a, b],
             Shares(a, b, c) | Tap(a, b, c) => vec![a, b, c],
             Near(a, _) | AtLeast(a, _) => vec![a],
             Single(a) | Constant(a) | Varies(a) | Fixed(a) | Fed(a) | NonNegative(a) | Counts(a) => vec![a],
@@ -275,6 +280,8 @@ impl Cond {
             Cond::Near(x, c) => close(num(x)?, c),
             Cond::AtLeast(x, c) => num(x)? >= c,
             Cond::RecipSize(c, d) => close(num(c)? * eg.analysis.elements(axes(d)?) as f64, 1.0),
+            Cond::Twice(d, c) => close(num(c)? * 2.0, num(d)?),
+            Cond::Recip(r, c) => num(c)? != 0.0 && close(num(c)? * num(r)?, 1.0),
             Cond::Keeps(c, r) => num(r)? < 1.0 && close(num(c)? * (1.0 - num(r)?), 1.0),
             Cond::Varies(x) => !sup(x)?.is_empty(),
             Cond::Fixed(x) => at(x)?.fixed,

@@ -30,6 +30,8 @@ pub(super) struct Head {
     pub vocab: AxisId,
     pub words: usize,
     depth: usize,
+    /// Logits are cap · tanh(· / cap).
+    pub cap: Option<f32>,
     o: Side,
     e: Side,
 }
@@ -63,8 +65,8 @@ impl Side {
 impl Lowering<'_> {
     pub(super) fn cross_entropy(&mut self, v: ValueId) -> Result<(), String> {
         let n = self.cx.g.node(v);
-        let Op::CrossEntropy { vocab, over } = n.op else { return Err("bug: not a cross-entropy".into()) };
-        let h = self.head(v, vocab, over)?;
+        let Op::CrossEntropy { vocab, over, cap } = n.op else { return Err("bug: not a cross-entropy".into()) };
+        let h = self.head(v, vocab, over, cap)?;
         let tile = (FORWARD_TILE / (4 * h.words)).clamp(8, 256).min(h.tokens);
         let logits = self.scratch("logits", tile * h.words);
         let extent = Extent::Tile { dim: 0, tile: tile as u32, len: h.tokens as u32 };
@@ -91,8 +93,8 @@ impl Lowering<'_> {
 
     pub(super) fn cross_entropy_grad(&mut self, v: ValueId) -> Result<(), String> {
         let n = self.cx.g.node(v);
-        let Op::CrossEntropyGrad { vocab, over } = n.op else { return Err("bug: not a gradient".into()) };
-        let h = self.head(v, vocab, over)?;
+        let Op::CrossEntropyGrad { vocab, over, cap } = n.op else { return Err("bug: not a gradient".into()) };
+        let h = self.head(v, vocab, over, cap)?;
         let (d_o, d_e) = (self.result_as(v, 0, &[&h.rows, &h.over])?, self.result_as(v, 1, &[&[vocab], &h.over])?);
         let (d_o, d_e) = (self.side(&d_o, &h.rows, &h.over)?, self.side(&d_e, &[vocab], &h.over)?);
         let columns = self.columns(v, &h)?;
@@ -137,7 +139,7 @@ impl Lowering<'_> {
         Ok(Side { buffer: s.buffer, base: s.base, row: one(rows)?, depth: one(over)? })
     }
 
-    fn head(&mut self, v: ValueId, vocab: AxisId, over: AxisSet) -> Result<Head, String> {
+    fn head(&mut self, v: ValueId, vocab: AxisId, over: AxisSet, cap: Option<u32>) -> Result<Head, String> {
         let g = self.cx.g;
         let n = g.node(v);
         if g.axes_of(n.args[1]) != over.with(vocab) {
@@ -153,7 +155,8 @@ impl Lowering<'_> {
         let (o, e) = (self.operand_as(n.args[0], &[&rows, &over])?, self.operand_as(n.args[1], &[&[vocab], &over])?);
         let (o, e) = (self.side(&o, &rows, &over)?, self.side(&e, &[vocab], &over)?);
         let (tokens, depth) = (g.elements(AxisSet::of(&rows)), g.elements(AxisSet::of(&over)));
-        Ok(Head { rows, over, tokens, vocab, words: g.len(vocab), depth, o, e })
+        let cap = cap.map(f32::from_bits);
+        Ok(Head { rows, over, tokens, vocab, words: g.len(vocab), depth, cap, o, e })
     }
 
     /// What a row of the gradient reads and writes beside its logits.
@@ -202,6 +205,13 @@ impl Lowering<'_> {
         let mut r = Rows::new(self, h, logits);
         let target = r.s.value(n.args[2], &r.map, None);
         let (x, chosen) = (r.logit(), r.is_target(target));
+        let x = match h.cap {
+            None => x,
+            Some(cap) => {
+                let tanh = tangent(&mut r.s, x, cap);
+                scaled(&mut r.s, tanh, cap)
+            }
+        };
         let both = row_loss(&mut r.s, x, chosen, target, r.word);
         for (to, x) in stored.iter().zip(both.results) {
             r.s.store(to, &r.map, x);
@@ -215,6 +225,16 @@ impl Lowering<'_> {
         }
         Built { kernel: l.kernel, operands, span: Span::Tiles { len: h.tokens as u32, tile: tile as u32 } }
     }
+}
+
+/// tanh(x / cap)
+pub(super) fn tangent(s: &mut Stream, x: KValue, cap: f32) -> KValue {
+    let part = scaled(s, x, 1.0 / cap);
+    s.unary(Unary::Tanh, part)
+}
+pub(super) fn scaled(s: &mut Stream, x: KValue, by: f32) -> KValue {
+    let by = s.float(by);
+    s.binary(Binary::Mul, x, by)
 }
 
 /// What a row of logits gives.

@@ -29,6 +29,7 @@ impl Layouts {
             all.all.push(orders);
         }
         all.meet(g);
+        all.scan(g);
         all
     }
 
@@ -36,6 +37,16 @@ impl Layouts {
     pub fn kept(&self, v: ValueId, result: usize) -> Vec<AxisId> {
         let own = || self.all[v.0 as usize][result].clone();
         if result == 0 { self.met[v.0 as usize].clone().unwrap_or_else(own) } else { own() }
+    }
+
+    /// The rates of a selective scan lie channel beside channel, as its inputs do, if they are computed at all.
+    fn scan(&mut self, g: &Graph) {
+        for v in g.ids() {
+            let n = g.node(v);
+            let (Op::SelectiveScan { state, .. } | Op::SelectiveScanGrad { state, .. }) = n.op else { continue };
+            let a = n.args[1];
+            self.met[a.0 as usize] = Some([state].into_iter().chain(g.axes_of(a).without(state).iter()).collect());
+        }
     }
 
     /// Hands the order of leaves to what they meet, from the last operation to the first.
@@ -81,9 +92,8 @@ impl Layouts {
                 join(&[self.order(a), self.order(b)])
             }
             // Gradients lie as the operands they belong to.
-            Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => {
-                self.order(n.args[result]).to_vec()
-            }
+            Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } => self.order(n.args[result]).to_vec(),
+            Op::CrossEntropyGrad { .. } | Op::GatedRecurrenceGrad { .. } => self.order(n.args[result]).to_vec(),
             Op::RoutedDot { .. } => join(&[self.order(n.args[2]), self.order(n.args[1])]),
             // A matrix maps x to y, and lies as weights of the published form do: rows for y.
             Op::RoutedDotGrad { .. } => {

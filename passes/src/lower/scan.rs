@@ -45,7 +45,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn uses_part(&self, v: ValueId, i: usize) -> bool {
+    pub(super) fn uses_part(&self, v: ValueId, i: usize) -> bool {
         let g = self.cx.g;
         g.ids().any(|p| g.node(p).op == Op::Part(i) && g.node(p).args[0] == v)
     }
@@ -73,18 +73,20 @@ impl Lowering<'_> {
         };
         let wide = AxisSet::of(&rows).with(time).with(channel);
         let (dt_at, u_at) = (self.own_or_part(v, 0, wide)?, self.own_or_part(v, 4, wide)?);
-        let scratch = self.scratch("states", g.len(time) * g.len(state) * cut.tile);
-        let grad = ScanGrad { v, time, state, channel, rows, cut, scratch, dt_at, u_at, a_part, b_part, c_part };
+        let [decays, carried] =
+            ["decays", "carried"].map(|name| self.scratch(name, g.len(time) * g.len(state) * cut.tile));
+        let grad =
+            ScanGrad { v, time, state, channel, rows, cut, decays, carried, dt_at, u_at, a_part, b_part, c_part };
         let mut stages = vec![];
         for round in 0..cut.rounds {
-            let (states, slopes) = (grad.recompute(self), grad.slopes(self, round > 0));
-            stages.push(grad.stage(self, states, round)?);
-            stages.push(grad.stage(self, slopes, round)?);
+            for kernel in [grad.decays(self), grad.states(self, round > 0), grad.slopes(self, round > 0)] {
+                stages.push(grad.stage(self, kernel, round)?);
+            }
         }
         let grid: Vec<u32> = grad.rows.iter().map(|a| g.len(*a) as u32).chain([cut.groups as u32]).collect();
         let steps = (batch * g.len(channel) * g.len(time)) as u64;
         let name = format!("selective_scan_grad_{}x{}x{}", g.len(time), g.len(channel), g.len(state));
-        let (flops, bytes) = (steps * g.len(state) as u64 * 24, steps * 4 * 5);
+        let (flops, bytes) = (steps * g.len(state) as u64 * 20, steps * 4 * 5);
         self.steps.push(Step::Launch(Launch { name, kind: Kind::Scan, grid, stages, flops, bytes }));
         grad.totals(self);
         Ok(())
@@ -121,7 +123,6 @@ impl Lowering<'_> {
 /// The operands of a scan at one step, as kernel values.
 struct Inputs {
     dt: KValue,
-    a: KValue,
     b: KValue,
     c: KValue,
     u: KValue,
@@ -134,7 +135,7 @@ impl Inputs {
         let [dt, a, b, c, u] = [0, 1, 2, 3, 4].map(|i| s.value(args[i], map, None));
         let x = s.binary(Binary::Mul, dt, a);
         let decay = s.unary(Unary::Exp, x);
-        Inputs { dt, a, b, c, u, decay }
+        Inputs { dt, b, c, u, decay }
     }
     /// dt·b·u, what a step adds.
     fn input(&self, s: &mut Stream) -> KValue {
@@ -147,8 +148,8 @@ impl Inputs {
     }
 }
 
-/// How a gradient cuts the channels: `groups` units, each of `rounds` tiles of `tile` channels, which are one vector: the
-/// states of a tile stay in registers.
+/// How a gradient cuts the channels: `groups` units, each of `rounds` tiles of `tile` channels. A tile is a few vectors:
+/// sums over its channels are mostly of vectors, and its decays and states stay in the second cache.
 #[derive(Clone, Copy)]
 struct Cut {
     groups: usize,
@@ -158,7 +159,7 @@ struct Cut {
 
 impl Cut {
     fn new(channels: usize, batch: usize) -> Self {
-        let tile = [4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
+        let tile = [16, 4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
         let tiles = channels / tile;
         let groups = (1..=tiles).filter(|n| tiles.is_multiple_of(*n)).find(|n| n * batch >= UNITS).unwrap_or(tiles);
         Cut { groups, rounds: tiles / groups, tile }
@@ -172,7 +173,9 @@ struct ScanGrad {
     channel: AxisId,
     rows: Vec<AxisId>,
     cut: Cut,
-    scratch: BufferId,
+    /// exp(dt·a), and its product with the state before each step, by time, state and channel of the tile.
+    decays: BufferId,
+    carried: BufferId,
     dt_at: Storage,
     u_at: Storage,
     a_part: Storage,
@@ -205,8 +208,8 @@ impl ScanGrad {
         Round { s, map, group, tile, time, state }
     }
 
-    /// The states before each step, by time, state and channel, as the kernel addresses them: unit by unit.
-    fn scratch_at(&self, r: &mut Round) -> (Storage, Map) {
+    /// A tile in scratch, by time, state and channel, as the kernel addresses it: unit by unit.
+    fn scratch_at(&self, r: &mut Round, buffer: BufferId) -> (Storage, Map) {
         let (n, w) = (r.s.k.axis(r.state).len as i64, self.cut.tile as i64);
         let mut at = Index { terms: vec![(r.time, n * w), (r.state, w), (r.tile, 1)], ..Index::default() };
         let mut stride = r.s.k.axis(r.time).len as i64 * n * w;
@@ -216,18 +219,41 @@ impl ScanGrad {
         }
         let mut map = Map::default();
         map.set(GROUP, at);
-        (Storage { buffer: self.scratch, strides: vec![(GROUP, 1)], base: 0 }, map)
+        (Storage { buffer, strides: vec![(GROUP, 1)], base: 0 }, map)
     }
 
-    fn recompute(&self, lw: &Lowering) -> Lowered {
+    /// exp(dt·a) of every step, without the order in time that the states need.
+    fn decays(&self, lw: &Lowering) -> Lowered {
         let mut r = self.open(lw);
         let args = &lw.cx.g.node(self.v).args;
-        let x = Inputs::new(&mut r.s, args, &r.map);
-        let zero = r.s.float(0.0);
-        let h = x.states(&mut r.s, r.time, zero);
-        let before = r.s.push(KOp::Prev(r.time), &[h], DType::F32);
-        let (to, map) = self.scratch_at(&mut r);
-        r.s.store(&to, &map, before);
+        let [dt, a] = [0, 1].map(|i| r.s.value(args[i], &r.map, None));
+        let x = r.s.binary(Binary::Mul, dt, a);
+        let decay = r.s.unary(Unary::Exp, x);
+        let (to, map) = self.scratch_at(&mut r, self.decays);
+        r.s.store(&to, &map, decay);
+        r.s.finish()
+    }
+
+    /// The states, forwards: what each keeps of the one before it, and, over the channels of the tile, the gradient of c.
+    fn states(&self, lw: &Lowering, add: bool) -> Lowered {
+        let mut r = self.open(lw);
+        let args = &lw.cx.g.node(self.v).args;
+        let (from, at) = self.scratch_at(&mut r, self.decays);
+        let (to, there) = self.scratch_at(&mut r, self.carried);
+        let map = r.map.clone();
+        let s = &mut r.s;
+        let decay = s.load(&from, &at, None);
+        let [dt, b, u, dy] = [0, 2, 4, 5].map(|i| s.value(args[i], &map, None));
+        let driven = s.binary(Binary::Mul, dt, u);
+        let input = s.binary(Binary::Mul, driven, b);
+        let zero = s.float(0.0);
+        let h = s.push(KOp::Scan { axis: r.time, reverse: false }, &[decay, input, zero], DType::F32);
+        let before = s.push(KOp::Prev(r.time), &[h], DType::F32);
+        let carried = s.binary(Binary::Mul, before, decay);
+        s.store(&to, &there, carried);
+        let d_c = s.push(KOp::Dot(r.tile), &[h, dy], DType::F32);
+        let part = map.with(GROUP, Index::axis(r.group));
+        self.add_to(s, &self.c_part, &part, d_c, add);
         r.s.finish()
     }
 
@@ -235,40 +261,40 @@ impl ScanGrad {
     fn slopes(&self, lw: &Lowering, add: bool) -> Lowered {
         let args = &lw.cx.g.node(self.v).args;
         let mut r = self.open(lw);
-        let (from, at) = self.scratch_at(&mut r);
-        let (x, map) = (Inputs::new(&mut r.s, args, &r.map), r.map.clone());
+        let (from, at) = self.scratch_at(&mut r, self.decays);
+        let (kept, there) = self.scratch_at(&mut r, self.carried);
+        let map = r.map.clone();
         let s = &mut r.s;
-        let before = s.load(&from, &at, None);
-        let dy = s.value(args[5], &map, None);
-        let from_y = s.binary(Binary::Mul, dy, x.c);
-        let carried = s.binary(Binary::Mul, x.decay, from_y);
+        let (decay, carried) = (s.load(&from, &at, None), s.load(&kept, &there, None));
+        let [dt, a, b, c, u, dy] = [0, 1, 2, 3, 4, 5].map(|i| s.value(args[i], &map, None));
+        let from_y = s.binary(Binary::Mul, dy, c);
+        let decayed = s.binary(Binary::Mul, decay, from_y);
         let zero = s.float(0.0);
-        let back = s.push(KOp::Scan { axis: r.time, reverse: true }, &[x.decay, carried, zero], DType::F32);
+        let back = s.push(KOp::Scan { axis: r.time, reverse: true }, &[decay, decayed, zero], DType::F32);
         let later = s.push(KOp::Prev(r.time), &[back], DType::F32);
         let slope = s.binary(Binary::Add, later, from_y);
-        let input = x.input(s);
-        let after = s.push(KOp::Fma, &[x.decay, before, input], DType::F32);
-        let d_decay = s.binary(Binary::Mul, slope, before);
-        let d_exp = s.binary(Binary::Mul, d_decay, x.decay);
+        let d_exp = s.binary(Binary::Mul, slope, carried);
         // Over states: the gradients of dt and u.
-        let through_a = s.push(KOp::Dot(r.state), &[d_exp, x.a], DType::F32);
-        let through_b = s.push(KOp::Dot(r.state), &[slope, x.b], DType::F32);
-        let d_dt = s.push(KOp::Fma, &[through_b, x.u, through_a], DType::F32);
-        let d_u = s.binary(Binary::Mul, through_b, x.dt);
+        let through_a = s.push(KOp::Dot(r.state), &[d_exp, a], DType::F32);
+        let through_b = s.push(KOp::Dot(r.state), &[slope, b], DType::F32);
+        let d_dt = s.push(KOp::Fma, &[through_b, u, through_a], DType::F32);
+        let d_u = s.binary(Binary::Mul, through_b, dt);
         s.store(&self.dt_at, &map, d_dt);
         s.store(&self.u_at, &map, d_u);
         // Over time: the gradient of a.
-        let d_a = s.push(KOp::Dot(r.time), &[d_exp, x.dt], DType::F32);
+        let d_a = s.push(KOp::Dot(r.time), &[d_exp, dt], DType::F32);
         s.store(&self.a_part, &map, d_a);
-        // Over the channels of the tile: the gradients of b and c.
-        let driven = s.binary(Binary::Mul, x.dt, x.u);
+        // Over the channels of the tile: the gradient of b.
+        let driven = s.binary(Binary::Mul, dt, u);
         let d_b = s.push(KOp::Dot(r.tile), &[slope, driven], DType::F32);
-        let d_c = s.push(KOp::Dot(r.tile), &[after, dy], DType::F32);
-        let parts = map.with(GROUP, Index::axis(r.group));
-        for (to, x) in [(&self.b_part, d_b), (&self.c_part, d_c)] {
-            if add { s.accumulate(to, &parts, x, None) } else { s.store(to, &parts, x) }
-        }
+        let part = map.with(GROUP, Index::axis(r.group));
+        self.add_to(s, &self.b_part, &part, d_b, add);
         r.s.finish()
+    }
+
+    /// A sum over the tile's channels, on top of the rounds before.
+    fn add_to(&self, s: &mut Stream, to: &Storage, map: &Map, x: KValue, add: bool) {
+        if add { s.accumulate(to, map, x, None) } else { s.store(to, map, x) }
     }
 
     /// A kernel as a stage of one round: what varies over channels starts at the round's tile.
@@ -276,10 +302,10 @@ impl ScanGrad {
         let tile = l.kernel.axes.iter().position(|a| a.name == "tile").map(|i| KAxis(i as u8));
         let tile = tile.ok_or("bug: a round without its tile")?;
         let units: u64 = l.kernel.units.iter().map(|u| l.kernel.axis(u.0).len as u64).product();
-        let each = lw.cx.buffer(self.scratch).len;
+        let each = lw.cx.buffer(self.decays).len;
         let mut operands: Vec<Access> = l.buffers.iter().map(|b| Access::whole(*b)).collect();
         for (i, o) in operands.iter_mut().enumerate() {
-            if o.buffer == self.scratch {
+            if [self.decays, self.carried].contains(&o.buffer) {
                 o.rebase = each as i64;
                 l.kernel.operands[i].len = units * each;
                 continue;

@@ -1,8 +1,9 @@
 //! The gradient of a head's logits, tile by tile: (softmax - onehot) · dloss, zero for ignored targets.
 //!
 //! The kernels number the rows of a tile; what they read of all rows starts at the tile's first. Where the loss is wanted
-//! too, a first kernel leaves exp(x - max) in place of the logits, so that every exponential is computed once.
-use super::cross_entropy::{Columns, Head, row_loss};
+//! too, a first kernel leaves exp(x - max) in place of the logits, so that every exponential is computed once; capped
+//! logits cap · tanh(z / cap) leave their tangents, which their slope 1 - tanh² needs.
+use super::cross_entropy::{Columns, Head, row_loss, scaled, tangent};
 use super::index::{Index, Map};
 use super::storage::{Storage, merged};
 use super::stream::Stream;
@@ -31,7 +32,11 @@ impl Lowering<'_> {
                 let factor = self.scratch("factor", ROWS);
                 let first = TileRows::new(self, h, c, p, lo, rows).weights(loss, factor)?;
                 stages.push(self.add_stage(first));
-                let second = TileRows::new(self, h, c, p, lo, rows).slopes_of_weights(factor)?;
+                let second = TileRows::new(self, h, c, p, lo, rows);
+                let second = match h.cap {
+                    None => second.slopes_of_weights(factor)?,
+                    Some(cap) => second.slopes_of_tangents(factor, cap)?,
+                };
                 stages.push(self.add_stage(second));
             }
         }
@@ -106,11 +111,30 @@ impl<'a> TileRows<'a> {
 
     /// Logits to gradient, with the log of the denominator known.
     fn slopes(mut self) -> Result<Built, String> {
+        let lse = self.load(&self.columns.lse)?;
+        let x = self.s.load(&self.tile, &self.here, None);
+        let tanh = self.head.cap.map(|cap| (tangent(&mut self.s, x, cap), cap));
+        let x = tanh.map_or(x, |(tanh, cap)| scaled(&mut self.s, tanh, cap));
+        self.slope(x, tanh.map(|t| t.0), lse)?;
+        Ok(self.finish("slopes"))
+    }
+
+    /// Tangents of capped logits to gradient, with the log of the denominator in scratch.
+    fn slopes_of_tangents(mut self, lse: BufferId, cap: f32) -> Result<Built, String> {
+        let from = self.scratch_column(lse);
+        let lse = self.s.load(&from, &self.map, None);
+        let tanh = self.s.load(&self.tile, &self.here, None);
+        let x = scaled(&mut self.s, tanh, cap);
+        self.slope(x, Some(tanh), lse)?;
+        Ok(self.finish("slopes_of_tangents"))
+    }
+
+    /// Stores (exp(x - lse) - onehot) · dloss; times 1 - tanh² where the logit x is capped.
+    fn slope(&mut self, x: KValue, tanh: Option<KValue>, lse: KValue) -> Result<(), String> {
         let c = self.columns;
-        let (target, lse, up) = (self.load(&c.target)?, self.load(&c.lse)?, self.load(&c.up)?);
+        let (target, up) = (self.load(&c.target)?, self.load(&c.up)?);
         let chosen = self.is_target(target);
         let s = &mut self.s;
-        let x = s.load(&self.tile, &self.here, None);
         let shifted = s.binary(Binary::Sub, x, lse);
         let e = s.unary(Unary::Exp, shifted);
         let one = s.float(1.0);
@@ -120,16 +144,27 @@ impl<'a> TileRows<'a> {
         let counts = s.binary(Binary::Le, none, target);
         let up = s.select(counts, up, zero);
         let d = s.binary(Binary::Mul, d, up);
+        let d = match tanh {
+            None => d,
+            Some(tanh) => {
+                let square = s.binary(Binary::Mul, tanh, tanh);
+                let rest = s.binary(Binary::Sub, one, square);
+                s.binary(Binary::Mul, d, rest)
+            }
+        };
         s.store(&self.tile, &self.here, d);
-        Ok(self.finish("slopes"))
+        Ok(())
     }
 
-    /// Logits to exp(x - max), with the loss, the log of the denominator, and dloss over the denominator.
+    /// Logits to exp(x - max), with the loss, the log of the denominator, and dloss over the denominator. Capped logits
+    /// become their tangents, and the log of the denominator stands for the last.
     fn weights(mut self, loss: &Storage, factor: BufferId) -> Result<Built, String> {
         let c = self.columns;
         let (target, up) = (self.load(&c.target)?, self.load(&c.up)?);
         let chosen = self.is_target(target);
         let x = self.s.load(&self.tile, &self.here, None);
+        let tanh = self.head.cap.map(|cap| (tangent(&mut self.s, x, cap), cap));
+        let x = tanh.map_or(x, |(tanh, cap)| scaled(&mut self.s, tanh, cap));
         let row = row_loss(&mut self.s, x, chosen, target, self.word);
         for (to, x) in [loss, &c.lse].into_iter().zip(row.results) {
             let to = self.column(to)?;
@@ -140,8 +175,9 @@ impl<'a> TileRows<'a> {
         let zero = s.float(0.0);
         let share = s.binary(Binary::Div, up, row.sum);
         let share = s.select(row.counts, share, zero);
+        let (share, weight) = tanh.map_or((share, row.weight), |(tanh, _)| (row.results[1], tanh));
         s.store(&to, &self.map, share);
-        s.store(&self.tile, &self.here, row.weight);
+        s.store(&self.tile, &self.here, weight);
         Ok(self.finish("weights"))
     }
 

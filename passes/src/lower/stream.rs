@@ -342,7 +342,7 @@ impl<'a> Stream<'a> {
     }
 
     /// The operand where `axis` stands inside its length, and 0 elsewhere.
-    fn masked(&mut self, x: ValueId, map: &Map, axis: AxisId, guard: Option<KValue>) -> KValue {
+    pub(super) fn masked(&mut self, x: ValueId, map: &Map, axis: AxisId, guard: Option<KValue>) -> KValue {
         let at = map.get(axis).cloned().unwrap_or_default();
         match self.inside(&at, self.g().len(axis)) {
             None => self.value(x, map, guard),

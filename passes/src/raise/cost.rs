@@ -31,16 +31,18 @@ fn rank(fun: Fun) -> Option<u64> {
     Some(match fun {
         Fun::Visible | Fun::Age | Fun::Weights | Fun::Dropped | Fun::Taps => return None,
         Fun::Last | Fun::Union | Fun::Bit | Fun::Ring => return None,
+        Fun::SqrtBounded | Fun::Capped => return None,
         Fun::Part | Fun::Iota | Fun::Rename | Fun::At | Fun::Slice | Fun::StopGradient               => 1,
-        Fun::Unary(Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::Softplus)                     => 2,
+        Fun::Unary(Unary::Sigmoid | Unary::Silu | Unary::Gelu | Unary::GeluTanh | Unary::Softplus)   => 2,
         Fun::Softmax | Fun::LogSumExp | Fun::LayerNorm | Fun::RmsNorm | Fun::Rope | Fun::Mix         => 2,
         Fun::CausalConv | Fun::Gather                                                                => 2,
         // The logarithm of a softmax is dearer than the difference that does not underflow.
         Fun::Unary(Unary::Log)                                                                       => 11,
         Fun::Unary(_) | Fun::Binary(_) | Fun::Select | Fun::Cast | Fun::Reduce(_) | Fun::ArgMax      => 10,
         Fun::Random | Fun::Recurrence | Fun::Pad | Fun::Stack | Fun::Concat | Fun::Shift             => 10,
-        Fun::TopK | Fun::ScatterAdd | Fun::Update                                                            => 10,
-        Fun::Dot | Fun::RoutedDot | Fun::RoutedDotGrad                                                            => 20,
+        Fun::TopK | Fun::ScatterAdd | Fun::Update                                                     => 10,
+        Fun::Dot | Fun::RoutedDot | Fun::RoutedDotGrad                                              => 20,
+        Fun::GatedRecurrence | Fun::GatedRecurrenceGrad                                              => 2,
         Fun::Attention | Fun::SelectiveScan | Fun::CrossEntropy                                      => 21,
         Fun::AttentionGrad | Fun::SelectiveScanGrad | Fun::CrossEntropyGrad                          => 21,
     })

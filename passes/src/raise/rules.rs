@@ -16,6 +16,7 @@ pub fn all() -> Vec<Row> {
         attention(),
         rope(),
         scan(),
+        recurrence(),
         mix(),
         conv(),
         cross_entropy(),
@@ -77,6 +78,10 @@ fn elementwise() -> Vec<Row> {
         row("silu-div",       "(div ?x (add 1 (exp (neg ?x))))",                    "(silu ?x)",      []),
         row("gelu",           "(mul 0.5 (mul ?x (add 1 (erf (mul ?c ?x)))))",       "(gelu ?x)",      [Near("?c", 0.5f64.sqrt())]),
         row("gelu-cdf",       "(mul ?x (add 0.5 (mul 0.5 (erf (mul ?c ?x)))))",     "(gelu ?x)",      [Near("?c", 0.5f64.sqrt())]),
+        row("gelu-tanh",      "(mul 0.5 (mul ?x (add 1 (tanh (mul ?c (add ?x (mul ?k (mul ?x (mul ?x ?x)))))))))", "(gelu_tanh ?x)",
+            [Near("?c", (2.0 / std::f64::consts::PI).sqrt()), Near("?k", 0.044715)]),
+        row("gelu-tanh-square", "(mul 0.5 (mul ?x (add 1 (tanh (mul ?c (mul ?x (add 1 (mul ?k (mul ?x ?x)))))))))", "(gelu_tanh ?x)",
+            [Near("?c", (2.0 / std::f64::consts::PI).sqrt()), Near("?k", 0.044715)]),
         row("softplus",       "(log (add 1 (exp ?x)))",                             "(softplus ?x)",  []),
         row("softplus-safe",  "(add (max ?x 0) (log (add 1 (exp (neg (abs ?x))))))", "(softplus ?x)", []),
         row("softplus-pair",  "(add ?m (log (add (exp (sub ?x ?m)) (exp (neg ?m)))))", "(softplus ?x)", []),
@@ -203,6 +208,34 @@ fn scan() -> Vec<Row> {
     ]
 }
 
+/// RG-LRU: the recurrence whose drive is scaled by the root of what the decay leaves. The slope of the root stands beside
+/// its value behind stops, so that the two are one operation only together.
+#[rustfmt::skip]
+fn recurrence() -> Vec<Row> {
+    vec![
+        row("sqrt-bounded",
+            "(add (stop_gradient (sqrt ?x)) (mul (stop_gradient (rsqrt (max ?c (mul 4 ?x)))) (sub ?x (stop_gradient ?x))))",
+            "(sqrt_bounded ?x)",
+            [Near("?c", 1e-6)]),
+        row("gated",
+            "(linear_recurrence ?t false (select ?r 0 (exp ?l)) (mul ?x (select ?r 1 (sqrt_bounded (sub 1 (exp (mul 2 ?l)))))) ?init)",
+            "(part #0 (gated_recurrence ?t ?l ?x ?r ?init))",
+            [Has("?t", "?l"), Has("?t", "?x")]),
+        row("gated-scaled",
+            "(linear_recurrence ?t false (select ?r 0 (exp (mul ?c ?y))) (mul ?x (select ?r 1 (sqrt_bounded (sub 1 (exp (mul ?d ?y)))))) ?init)",
+            "(part #0 (gated_recurrence ?t (mul ?c ?y) ?x ?r ?init))",
+            [Twice("?d", "?c"), Has("?t", "?y"), Has("?t", "?x")]),
+        row("gated-square",
+            "(linear_recurrence ?t false (select ?r 0 (exp ?l)) (mul ?x (select ?r 1 (sqrt_bounded (sub 1 (mul (exp ?l) (exp ?l)))))) ?init)",
+            "(part #0 (gated_recurrence ?t ?l ?x ?r ?init))",
+            [Has("?t", "?l"), Has("?t", "?x")]),
+        given("gated-last",
+            "(gated_recurrence ?t ?l ?x ?r ?init)",
+            "(at ?t (last ?t) (part #0 (gated_recurrence ?t ?l ?x ?r ?init)))",
+            "(part #1 (gated_recurrence ?t ?l ?x ?r ?init))"),
+    ]
+}
+
 /// A gate with a value per element; the blends of an optimizer, by one number, are not mixes.
 #[rustfmt::skip]
 fn mix() -> Vec<Row> {
@@ -255,10 +288,22 @@ fn cross_entropy() -> Vec<Row> {
         row("pick-log",       "(select (le 0i ?t) (gather ?v (sub ?x ?c) ?t) 0)",   "(select (le 0i ?t) (sub (gather ?v ?x ?t) ?c) 0)",
             [Absent("?v", "?c")]),
         row("head-loss",      "(select (le 0i ?t) (sub (logsumexp ?v (dot ?d ?o ?e)) (gather ?v (dot ?d ?o ?e) ?t)) 0)",
-                              "(part #0 (cross_entropy ?v ?d ?o ?e ?t))",
+                              "(part #0 (cross_entropy ?v ?d none ?o ?e ?t))",
             [Has("?v", "?e"), Absent("?v", "?o")]),
         row("head-loss-all",  "(sub (logsumexp ?v (dot ?d ?o ?e)) (gather ?v (dot ?d ?o ?e) ?t))",
-                              "(part #0 (cross_entropy ?v ?d ?o ?e ?t))",
+                              "(part #0 (cross_entropy ?v ?d none ?o ?e ?t))",
+            [Has("?v", "?e"), Absent("?v", "?o"), NonNegative("?t")]),
+        row("cap",            "(mul ?c (tanh (div ?x ?c)))",                        "(capped ?c ?x)",
+            [Constant("?c")]),
+        row("cap-recip",      "(mul ?c (tanh (mul ?r ?x)))",                        "(capped ?c ?x)",
+            [Recip("?r", "?c")]),
+        row("head-loss-capped",
+            "(select (le 0i ?t) (sub (logsumexp ?v (capped ?c (dot ?d ?o ?e))) (gather ?v (capped ?c (dot ?d ?o ?e)) ?t)) 0)",
+            "(part #0 (cross_entropy ?v ?d ?c ?o ?e ?t))",
+            [Has("?v", "?e"), Absent("?v", "?o")]),
+        row("head-loss-capped-all",
+            "(sub (logsumexp ?v (capped ?c (dot ?d ?o ?e))) (gather ?v (capped ?c (dot ?d ?o ?e)) ?t))",
+            "(part #0 (cross_entropy ?v ?d ?c ?o ?e ?t))",
             [Has("?v", "?e"), Absent("?v", "?o"), NonNegative("?t")]),
     ]
 }

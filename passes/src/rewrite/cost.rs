@@ -52,6 +52,7 @@ impl Cost {
         Some(match fun {
             Fun::Visible | Fun::Age | Fun::Weights | Fun::Dropped | Fun::Taps => return None,
             Fun::Last | Fun::Union | Fun::Bit | Fun::Ring => return None,
+            Fun::SqrtBounded | Fun::Capped => return None,
             // Views of memory.
             Fun::Part | Fun::Rename | Fun::At | Fun::Slice | Fun::StopGradient | Fun::Iota => 1,
             Fun::Binary(Binary::Add) if self.machine.accumulates && operands.iter().any(|c| is_dot(eg, *c)) => 1,
@@ -74,6 +75,7 @@ impl Cost {
             Fun::Attention | Fun::AttentionGrad | Fun::SelectiveScan | Fun::SelectiveScanGrad => {
                 moved(operands) + LAUNCH
             }
+            Fun::GatedRecurrence | Fun::GatedRecurrenceGrad => moved(operands) + LAUNCH,
             Fun::CrossEntropy | Fun::CrossEntropyGrad | Fun::TopK => moved(operands) + LAUNCH,
             Fun::RoutedDot | Fun::RoutedDotGrad => moved(operands) + LAUNCH,
         })

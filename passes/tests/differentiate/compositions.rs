@@ -191,8 +191,15 @@ proptest! {
 fn has_gradient(g: &Graph, v: ValueId) -> bool {
     let n = g.node(v);
     let producer = n.args.first().map(|a| &g.node(*a).op);
-    let is_gradient =
-        |op: &Op| matches!(op, Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. });
+    let is_gradient = |op: &Op| {
+        matches!(
+            op,
+            Op::AttentionGrad(_)
+                | Op::SelectiveScanGrad { .. }
+                | Op::CrossEntropyGrad { .. }
+                | Op::GatedRecurrenceGrad { .. }
+        )
+    };
     match n.op {
         Op::Part(i) => i == 0 && !producer.is_some_and(is_gradient),
         _ => n.ty().dtype.is_float() && n.types.len() == 1,

@@ -118,6 +118,25 @@ fn selective_scan() {
     }));
 }
 
+/// A gated recurrence with a reset where `place` is 0; log_a may lack the axis of sequences.
+fn gated(b: &mut Builder, lacking: bool) -> ValueId {
+    let (b_, t, e) = (b.axis("b", 2), b.axis("t", 4), b.axis("e", 3));
+    let axes = [b_, t, e];
+    let rate = param(b, "rate", if lacking { &axes[1..] } else { &axes });
+    let log_a = b.neg(rate);
+    let (place, start) = (indices(b, "place", &[b_, t]), b.int(0));
+    let reset = b.eq(place, start);
+    let x = param(b, "x", &[b_, t, e]);
+    b.op(Op::GatedRecurrence { time: t }, &[log_a, x, reset])
+}
+
+#[test]
+fn gated_recurrence() {
+    let feeds: &[(&str, &[f64])] = &[("place", &[0.0, 1.0, 2.0, 3.0, 5.0, 6.0, 0.0, 1.0])];
+    check(&Case { feeds, range: super::POSITIVE, ..case("gated_recurrence", |b| gated(b, false)) });
+    check(&Case { feeds, range: super::POSITIVE, ..case("gated_recurrence of a shared decay", |b| gated(b, true)) });
+}
+
 #[test]
 fn causal_conv() {
     check(&case("depthwise causal_conv", |b| {
@@ -140,9 +159,16 @@ fn cross_entropy() {
         let [t, d] = axes(b);
         let v = b.axis("v", 5);
         let args = [param(b, "o", &[t, d]), param(b, "e", &[v, d]), indices(b, "target", &[t])];
-        b.op(Op::CrossEntropy { vocab: v, over: d.into() }, &args)
+        b.op(Op::CrossEntropy { vocab: v, over: d.into(), cap: None }, &args)
     };
     check(&Case { feeds: &[("target", &[4.0, -1.0, 0.0])], ..case("cross_entropy", build) });
+    let capped = |b: &mut Builder| {
+        let [t, d] = axes(b);
+        let v = b.axis("v", 5);
+        let args = [param(b, "o", &[t, d]), param(b, "e", &[v, d]), indices(b, "target", &[t])];
+        b.op(Op::CrossEntropy { vocab: v, over: d.into(), cap: Some(0.5f32.to_bits()) }, &args)
+    };
+    check(&Case { feeds: &[("target", &[4.0, -1.0, 0.0])], ..case("capped cross_entropy", capped) });
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn unary_operations() {
             Unary::Sigmoid => |b| unary(b, Unary::Sigmoid),
             Unary::Silu => |b| unary(b, Unary::Silu),
             Unary::Gelu => |b| unary(b, Unary::Gelu),
+            Unary::GeluTanh => |b| unary(b, Unary::GeluTanh),
             Unary::Softplus => |b| unary(b, Unary::Softplus),
             Unary::Not => continue,
         };
