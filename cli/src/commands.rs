@@ -3,7 +3,9 @@ pub mod bench;
 pub mod compile;
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod generate;
+pub mod import;
 pub mod init;
 pub mod inspect;
 pub mod opt;
@@ -18,6 +20,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(c) => c.run(),
         Command::Init(c) => c.run(),
+        Command::Import(c) => c.run(),
+        Command::Export(c) => c.run(),
         Command::Compile(c) => c.run(),
         Command::Train(c) => c.run(),
         Command::Eval(c) => c.run(),

@@ -6,6 +6,7 @@ pub mod chart;
 pub mod chat;
 pub mod commands;
 pub mod compiler;
+pub mod convert;
 pub mod data;
 pub mod draw;
 pub mod inspect;

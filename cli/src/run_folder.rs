@@ -99,7 +99,7 @@ fn artifact_of(model: &Path, folder: Option<&RunFolder>) -> Result<Artifact> {
 }
 
 /// The newest whole checkpoint and its step. Damaged ones are named on the way.
-fn newest(folder: &RunFolder) -> Result<(PathBuf, Option<u64>)> {
+pub fn newest(folder: &RunFolder) -> Result<(PathBuf, Option<u64>)> {
     let (found, damaged) = folder.checkpoints(0, 0).latest()?;
     damaged.iter().for_each(|e| note(format_args!("passed over: {e}")));
     match found {

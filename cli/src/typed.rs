@@ -15,6 +15,8 @@ pub struct Cli {
 pub enum Command {
     Demo(demo::Demo),
     Init(init::Init),
+    Import(import::Import),
+    Export(export::Export),
     Compile(compile::Compile),
     Train(train::Train),
     Eval(eval::Eval),

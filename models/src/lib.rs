@@ -6,6 +6,7 @@ pub mod blocks;
 mod cx;
 pub mod gguf;
 mod griffin;
+pub mod hf;
 mod jamba;
 mod language_model;
 mod lolm;

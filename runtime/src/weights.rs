@@ -18,7 +18,7 @@ mod write;
 pub use files::{Stored, WeightFiles};
 pub use init::init;
 pub use names::{Published, ours, published};
-pub use write::{Entry, entries, write_safetensors, write_weights};
+pub use write::{Entry, entries, header, write_safetensors, write_weights};
 
 /// The file of a folder of weights.
 pub const FILE: &str = "model.safetensors";
@@ -87,9 +87,22 @@ pub fn load_bytes(model: &mut Model, bytes: &[u8], path: &Path, purpose: Purpose
     load_files(model, &WeightFiles::from_bytes(bytes, path)?, path, purpose)
 }
 
+/// Checks that files hold a tensor of the right shape for each of these parameters, and no others; `path` is for messages.
+pub fn check(
+    params: &[(String, Vec<usize>)],
+    files: &WeightFiles,
+    path: &Path,
+    purpose: Purpose,
+) -> Result<(), WeightsError> {
+    let params = params.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
+    let mismatch = |problems| WeightsError::Mismatch { path: path.into(), problems };
+    assign::assign(params, files, purpose).map_err(mismatch).map(drop)
+}
+
 fn load_files(model: &mut Model, files: &WeightFiles, path: &Path, purpose: Purpose) -> Result<(), WeightsError> {
     let mismatch = |problems| WeightsError::Mismatch { path: path.into(), problems };
-    for a in assign::assign(model, files, purpose).map_err(mismatch)? {
+    let slots = model.params().slots().iter().map(|s| (s.name.as_str(), s.shape.as_slice()));
+    for a in assign::assign(slots, files, purpose).map_err(mismatch)? {
         convert(&files.get(a.tensor), &mut model.param_mut(a.slot)[a.elements]);
     }
     model.reset_states();

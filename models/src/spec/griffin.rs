@@ -5,6 +5,7 @@ use super::source::Value;
 use super::transformer::{attention, eps, rope};
 use super::write::{line, real};
 use super::{AttentionSpec, Family, RopeSpec};
+use crate::hf::fraction;
 use std::fmt::{self, Formatter};
 
 /// RG-LRU and local attention in a repeated order, GeGLU between (De et al. 2024; Botev et al. 2024).
@@ -68,12 +69,16 @@ pub fn read(s: &Section, max_seq_len: usize) -> Result<Family> {
         return s.refuse("intermediate_size", "an even number, twice the width of the MLP");
     }
     let factor = s.number_or("partial_rotary_factor", 1e-3..=1.0, 0.5)?;
+    let rotary = (attention.head_dim as f64 * factor) as usize;
+    if rotary == 0 {
+        return s.refuse("partial_rotary_factor", format!("some of the head_dim = {} features", attention.head_dim));
+    }
     Ok(Family::Griffin(GriffinSpec {
         hidden_size,
         intermediate_size,
         n_layers: s.count("num_hidden_layers", 1..=MAX_LAYERS)?,
         attention,
-        rope: rope(s, (attention.head_dim as f64 * factor) as usize, max_seq_len)?,
+        rope: rope(s, rotary, max_seq_len)?,
         lru_width,
         conv_kernel: s.count_or("conv1d_width", 1..=MAX_TAPS, 4)?,
         block_types: block_types(s)?,
@@ -114,7 +119,7 @@ impl GriffinSpec {
         line(f, "intermediate_size", self.intermediate_size)?;
         line(f, "num_hidden_layers", self.n_layers)?;
         self.attention.write(f, "attention_window_size")?;
-        real(f, "partial_rotary_factor", self.rope.dim as f64 / self.attention.head_dim as f64)?;
+        real(f, "partial_rotary_factor", fraction(self.rope.dim, self.attention.head_dim))?;
         real(f, "rope_theta", self.rope.theta)?;
         line(f, "lru_width", self.lru_width)?;
         line(f, "conv1d_width", self.conv_kernel)?;

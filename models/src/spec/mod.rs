@@ -30,6 +30,7 @@ pub use samba::SambaSpec;
 pub use source::{Entry, Node, Value};
 pub use transformer::{AttentionSpec, RopeSpec, TransformerSpec};
 
+use crate::hf::mamba_ssm;
 use std::path::Path;
 
 /// How text becomes tokens.
@@ -214,15 +215,17 @@ impl Spec {
         }
     }
 
-    /// Reads a Hugging Face `config.json`. A feature that this family does not implement is refused by its key, and so is
-    /// a key that is unknown here, unless it is among `ignored`.
+    /// Reads a Hugging Face `config.json`, or one of `mamba_ssm`. A feature that this family does not implement is refused
+    /// by its key, and so is a key that is unknown here, unless it is among `ignored`.
     pub fn from_hf(
         file: &str,
         config: &serde_json::Value,
         ignored: &[String],
         overrides: &[Override],
     ) -> Result<Spec, SpecError> {
-        family::read(overridden(hf::as_spec(source::from_json(file, config), ignored)?, overrides)?)
+        let theirs = mamba_ssm::as_hf(file, config)?;
+        let config = source::from_json(file, theirs.as_ref().unwrap_or(config));
+        family::read(overridden(hf::as_spec(config, ignored)?, overrides)?)
     }
 
     /// The spec of a golden case: its `config`, `loss` and `optim`, trained on its own batch.

@@ -2,8 +2,8 @@
 use super::files::{Stored, WeightFiles};
 use super::names::{Published, embeddings, is_derived, others, published};
 use super::{LOSS, Purpose};
-use crate::model::Model;
 use safetensors::Dtype;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// A tensor, by its position among the files' tensors, and the elements of a slot that it fills.
@@ -14,20 +14,24 @@ pub struct Assignment {
 }
 
 struct Assigner<'a> {
-    model: &'a Model,
+    names: BTreeSet<&'a str>,
     files: &'a WeightFiles<'a>,
     used: Vec<bool>,
     assignments: Vec<Assignment>,
     problems: Vec<String>,
 }
 
-/// Finds a tensor for every part of every parameter.
-pub fn assign(model: &Model, files: &WeightFiles, purpose: Purpose) -> Result<Vec<Assignment>, Vec<String>> {
-    let used = vec![false; files.len()];
-    let mut a = Assigner { model, files, used, assignments: vec![], problems: vec![] };
-    for (slot, s) in model.params().slots().iter().enumerate() {
-        let may_lack = purpose == Purpose::Inference && s.name.starts_with(LOSS);
-        published(&s.name, &s.shape).into_iter().for_each(|part| a.part(slot, part, may_lack));
+/// Finds a tensor for every part of every parameter, which come with their shapes in the order of their slots.
+pub fn assign<'a>(
+    params: impl Iterator<Item = (&'a str, &'a [usize])> + Clone,
+    files: &'a WeightFiles,
+    purpose: Purpose,
+) -> Result<Vec<Assignment>, Vec<String>> {
+    let (names, used) = (params.clone().map(|p| p.0).collect(), vec![false; files.len()]);
+    let mut a = Assigner { names, files, used, assignments: vec![], problems: vec![] };
+    for (slot, (name, shape)) in params.enumerate() {
+        let may_lack = purpose == Purpose::Inference && name.starts_with(LOSS);
+        published(name, shape).into_iter().for_each(|part| a.part(slot, part, may_lack));
     }
     a.left_over();
     if a.problems.is_empty() { Ok(a.assignments) } else { Err(a.problems) }
@@ -54,7 +58,7 @@ impl Assigner<'_> {
 
     /// The tensor of this name, or of another name for it that no parameter of the model has.
     fn find(&self, name: &str) -> Option<usize> {
-        let other = |name: &&str| self.model.params().find(name).is_none();
+        let other = |name: &&str| !self.names.contains(name);
         let also = || others(name).filter(other).find_map(|name| self.files.position(name));
         self.files.position(name).or_else(also)
     }
@@ -66,7 +70,7 @@ impl Assigner<'_> {
             if x.name.starts_with(LOSS) || is_derived(x.name) {
                 continue;
             }
-            match embeddings(x.name).find(|e| self.model.params().find(e).is_some()) {
+            match embeddings(x.name).find(|e| self.names.contains(e)) {
                 None => self.problems.push(format!("unexpected: `{}` {:?}", x.name, x.shape)),
                 Some(e) => self.problems.extend(self.differs(x, e)),
             }

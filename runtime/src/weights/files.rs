@@ -11,6 +11,8 @@ pub struct WeightFiles<'a> {
     files: Vec<Shard<'a>>,
     /// File and position in it of each tensor, sorted by name.
     order: Vec<(u32, u32)>,
+    /// The index that names the files, if there is one.
+    index: Option<PathBuf>,
 }
 
 /// One file, and the tensors in it.
@@ -70,7 +72,7 @@ impl<'a> WeightFiles<'a> {
             files.push(Shard::map(&shard)?);
         }
         check_listed(text, &names, &mut files).map_err(wrong)?;
-        WeightFiles::of(files, &path)
+        Ok(WeightFiles { index: Some(path.clone()), ..WeightFiles::of(files, &path)? })
     }
 
     /// The tensors of a file in memory; `path` is for messages.
@@ -83,7 +85,7 @@ impl<'a> WeightFiles<'a> {
         for (i, f) in files.iter().enumerate() {
             order.extend((0..f.records.len()).map(|r| (i as u32, r as u32)));
         }
-        let set = WeightFiles { files, order: vec![] };
+        let set = WeightFiles { files, order: vec![], index: None };
         order.sort_unstable_by(|a, b| set.at(*a).name.cmp(set.at(*b).name));
         if let Some(w) = order.windows(2).find(|w| set.at(w[0]).name == set.at(w[1]).name) {
             let [a, b] = [set.at(w[0]), set.at(w[1])];
@@ -120,6 +122,10 @@ impl<'a> WeightFiles<'a> {
     /// All tensors, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = Stored<'_>> {
         self.order.iter().map(|at| self.at(*at))
+    }
+    /// The index of the shards, if there are any.
+    pub fn index(&self) -> Option<&Path> {
+        self.index.as_deref()
     }
     /// The files, without the index.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {

@@ -9,10 +9,11 @@ use std::ops::Range;
 const EACH: &str = "{}";
 
 /// Names under which a tied output head is published, each with the embedding that it stands for.
-const TIED_HEADS: [(&str, &str); 3] = [
+const TIED_HEADS: [(&str, &str); 4] = [
     ("lm_head.weight", "decoder.tok_emb.weight"),
     ("lm_head.weight", "model.embed_tokens.weight"),
     ("lm_head.weight", "backbone.embeddings.weight"),
+    ("lm_head.weight", "embed.weight"),
 ];
 
 /// Names of other implementations, each with ours.

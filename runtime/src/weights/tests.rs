@@ -168,7 +168,7 @@ fn parameters_of_experts_are_published_one_by_one() {
 fn every_family_ties_its_head_and_an_untied_one_is_needed() {
     let x: [f32; 2] = [1.0, 2.0];
     let head: Row = ("lm_head.weight", &[2], &x);
-    for name in ["model.embed_tokens.weight", "backbone.embeddings.weight", "decoder.tok_emb.weight"] {
+    for name in ["model.embed_tokens.weight", "backbone.embeddings.weight", "decoder.tok_emb.weight", "embed.weight"] {
         let embedding: Row = (name, &[2], &x);
         for rows in [&[embedding][..], &[head], &[embedding, head]] {
             let mut m = with_params(&[(name, &[2])]);

@@ -2,6 +2,7 @@
 use super::names::published;
 use crate::store::Store;
 use lolm_ir::DType;
+use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 
@@ -44,26 +45,31 @@ pub fn write_weights(to: &mut impl Write, params: &Store) -> io::Result<()> {
 
 /// Writes a header and then all tensors in order.
 pub fn write_safetensors(to: &mut impl Write, tensors: &[Entry]) -> io::Result<()> {
-    let (mut header, mut end) = (Map::new(), 0);
-    for t in tensors {
-        let begin = end;
-        end += t.data.len();
-        let row = json!({"dtype": name(t.dtype), "shape": t.shape, "data_offsets": [begin, end]});
-        header.insert(t.name.clone(), row);
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    to.write_all(&(header.len() as u64).to_le_bytes())?;
-    to.write_all(&header)?;
+    to.write_all(&header(tensors.iter().map(|t| (t.name.as_str(), dtype(t.dtype), t.shape, t.data.len()))))?;
     tensors.iter().try_for_each(|t| to.write_all(t.data))?;
     to.flush()
 }
 
-fn name(d: DType) -> &'static str {
+/// What stands in a file before the data of these tensors: name, dtype, shape and bytes of each, in the order of the data.
+pub fn header<'a>(tensors: impl Iterator<Item = (&'a str, Dtype, &'a [usize], usize)>) -> Vec<u8> {
+    let (mut header, mut end) = (Map::new(), 0);
+    for (name, dtype, shape, bytes) in tensors {
+        let begin = end;
+        end += bytes;
+        header.insert(name.into(), json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}));
+    }
+    // Other readers want to know which of their libraries laid the numbers out.
+    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes()[..], &header].concat()
+}
+
+fn dtype(d: DType) -> Dtype {
     match d {
-        DType::F32 => "F32",
-        DType::Bf16 => "BF16",
-        DType::I32 => "I32",
-        DType::Bool => "BOOL",
+        DType::F32 => Dtype::F32,
+        DType::Bf16 => Dtype::BF16,
+        DType::I32 => Dtype::I32,
+        DType::Bool => Dtype::BOOL,
     }
 }
