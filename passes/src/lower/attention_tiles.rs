@@ -11,6 +11,10 @@ use lolm_ir::{Graph, ValueId};
 
 /// Queries scored at once.
 const TILE: usize = 128;
+/// The same in a window that is shorter than this: what one row of a tile sees is scored for all of them, so in a short
+/// window long tiles waste the most.
+const WINDOW_TILE: usize = 64;
+const SHORT_WINDOW: usize = 512;
 /// As many rows as these make a product efficient; more of them would only leave fewer units.
 const ENOUGH_ROWS: usize = 32;
 /// The first key of a window is a multiple of this, so that rows of keys begin where vectors do.
@@ -23,6 +27,8 @@ pub(super) struct Roles {
     pub batch: Vec<AxisId>,
     /// Axes that a unit goes through one index at a time, because a gradient is a sum over them.
     pub walk: Vec<AxisId>,
+    /// The most rows of a tile.
+    tile: usize,
     /// Query rows, outermost first, as one dimension.
     pub rows: Vec<AxisId>,
     /// Rows of a unit: of one index of the walked axes, and of all.
@@ -90,6 +96,10 @@ impl Lowering<'_> {
             att,
             batch: rest.minus(AxisSet::of(&walk)).iter().collect(),
             walk,
+            tile: match att.mask {
+                Mask::Window(w) if w < SHORT_WINDOW => WINDOW_TILE,
+                Mask::Full | Mask::Causal | Mask::Window(_) | Mask::Ring(_) => TILE,
+            },
             rows,
             run,
             row_count: run * steps,
@@ -124,13 +134,13 @@ impl Lowering<'_> {
     }
 
     fn tiles(&self, r: &Roles) -> Vec<Tile> {
-        let starts = |step: usize| (0..r.run).step_by(TILE).map(move |from| (step, from));
+        let starts = |step: usize| (0..r.run).step_by(r.tile).map(move |from| (step, from));
         (0..r.row_count / r.run).flat_map(starts).map(|(step, from)| self.tile(r, step, from)).collect()
     }
 
     fn tile(&self, r: &Roles, step: usize, from: usize) -> Tile {
         let g = self.cx.g;
-        let to = (from + TILE).min(r.run);
+        let to = (from + r.tile).min(r.run);
         let time = match &r.positions {
             Positions::Counted(t, _) => Some(*t),
             Positions::Rising(t, _) => *t,
@@ -184,7 +194,7 @@ impl Positions {
 
 impl Roles {
     pub fn tile_rows(&self) -> usize {
-        self.run.min(TILE)
+        self.run.min(self.tile)
     }
     /// Elements from a row of scores in scratch to the next: an odd number of cache lines, so that neighbouring rows do not
     /// meet in the same set of the cache.
