@@ -30,7 +30,6 @@ fn usage_errors_have_their_own_code() {
         "compile",
         "train lolm-demo",
         "inspect lolm-demo --stage colour",
-        "generate x",
         "--colour",
         "inspect lolm-demo --set d_model",
         "inspect lolm-demo --d_model",
@@ -40,6 +39,7 @@ fn usage_errors_have_their_own_code() {
         assert_eq!(ran.code(), Some(2), "{args}: {}", ran.stderr());
         assert!(ran.stderr().contains("error: ") && !ran.stderr().contains("panicked"), "{args}: {}", ran.stderr());
     }
+    f.lolm("generate x").fails(&["there is no prompt"]);
     assert!(f.lolm("--help").ok().contains("Usage: lolm"));
     assert!(f.lolm("--version").ok().starts_with("lolm "));
 }

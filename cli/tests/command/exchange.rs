@@ -178,7 +178,11 @@ fn a_gguf_file_becomes_a_model_that_runs() {
     assert_eq!((&config["architectures"][0], &config["num_key_value_heads"]), (&"LlamaForCausalLM".into(), &2.into()));
     let whole = gguf().bytes();
     f.write("cut.gguf", &whole[..whole.len() - 99]);
-    f.lolm("import cut.gguf -o m2").fails(&["cannot import cut.gguf", "the file ends at byte", "within the data of tensor `blk.1.ffn_down.weight`"]);
+    f.lolm("import cut.gguf -o m2").fails(&[
+        "cannot import cut.gguf",
+        "the file ends at byte",
+        "within the data of tensor `blk.1.ffn_down.weight`",
+    ]);
     f.write("other.gguf", gguf().key("llama.logit_scale", Value::F32(0.5)).bytes());
     f.lolm("import other.gguf -o m3").fails(&["key `llama.logit_scale` = 0.5 is not known"]);
 }

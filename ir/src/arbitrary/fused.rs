@@ -9,7 +9,7 @@ const NONE: AxisSet = AxisSet::EMPTY;
 
 impl Generator<'_> {
     pub(super) fn fused(&mut self) {
-        match self.pick(10) {
+        match self.pick(11) {
             0 => self.softmax(),
             1 => self.norm(),
             2 => self.rope(),
@@ -18,6 +18,7 @@ impl Generator<'_> {
             6 => self.mix(),
             7 => self.conv(),
             8 => self.gated_recurrence(),
+            9 => self.routed_dot(),
             _ => self.cross_entropy(),
         }
     }
@@ -166,6 +167,20 @@ impl Generator<'_> {
             args.extend([h, self.operand(dtype, wide)]);
             let backward = self.b.op(Op::GatedRecurrenceGrad { time }, &args);
             self.parts(backward);
+        }
+    }
+
+    /// Rows that share x and rows that do not, and the gradient of the experts.
+    fn routed_dot(&mut self) {
+        let (expert, over, dtype) = (self.axis("v"), self.axis("d"), self.dtype());
+        let rows = self.some_of(self.axes("t h")).with(self.axis("b"));
+        let own = self.some_of(rows);
+        let x = self.operand(dtype, own.with(over));
+        let (w, index) = (self.operand(dtype, self.axes("v d e")), self.operand(DType::I32, rows));
+        let y = self.b.op(Op::RoutedDot { expert, over }, &[x, w, index]);
+        if self.chance(2) {
+            let dy = self.operand(dtype, self.axes_of(y));
+            self.b.op(Op::RoutedDotGrad { expert }, &[x, dy, index]);
         }
     }
 

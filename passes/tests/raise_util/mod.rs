@@ -52,6 +52,10 @@ pub fn feeds(g: &Graph, seed: u64) -> Feeds {
     out
 }
 
+/// An output this small, of operands near 1, is zero but for the rounding of f64, such as the slope of a softmax of one
+/// element: how far two roundings of zero are apart says nothing.
+const ZERO: f64 = 1e-10;
+
 /// The largest relative distance ‖a - b‖ / ‖b‖ over all outputs and writes; infinite where one is NaN and the other not.
 pub fn gap(a: &Results, b: &Results) -> f64 {
     let both = a.outputs.iter().chain(&a.writes).zip(b.outputs.iter().chain(&b.writes));
@@ -63,7 +67,7 @@ pub fn gap(a: &Results, b: &Results) -> f64 {
         let equal = |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan());
         let distance = square(&mut x.iter().zip(y).map(|(x, y)| if equal(*x, *y) { 0.0 } else { x - y }));
         let size = square(&mut y.iter().map(|y| if y.is_finite() { *y } else { 0.0 }));
-        let relative = distance / size.max(1e-30);
+        let relative = distance / size.max(ZERO);
         worst = worst.max(if relative.is_nan() { f64::INFINITY } else { relative });
     }
     worst

@@ -9,7 +9,7 @@ use crate::graph::{Type, ValueId};
 use crate::op::{Attr, AttrError, Binary, Op, Reduction, Unary};
 
 /// The mnemonics that are not a function's name.
-const MNEMONICS: [&str; 37] = [
+const MNEMONICS: [&str; 39] = [
     "leaf",
     "const",
     "iota",
@@ -40,6 +40,8 @@ const MNEMONICS: [&str; 37] = [
     "attention_grad",
     "selective_scan",
     "selective_scan_grad",
+    "gated_recurrence",
+    "gated_recurrence_grad",
     "mix",
     "causal_conv",
     "cross_entropy",
