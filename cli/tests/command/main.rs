@@ -5,4 +5,5 @@ mod exchange;
 mod families;
 mod runs;
 mod support;
+mod text;
 mod verify;
