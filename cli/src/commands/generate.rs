@@ -18,7 +18,7 @@ pub struct Generate {
     /// The folder of a run, or an artifact
     model: PathBuf,
     /// The text to go on from, or what the user says with --chat
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    #[arg(short, long, value_name = "TEXT", required_unless_present_any = ["file", "chat"], conflicts_with = "file")]
     prompt: Option<String>,
     /// A file with the text to go on from
     #[arg(short, long, value_name = "FILE")]

@@ -85,7 +85,7 @@ fn a_model_with_a_tokenizer_trains_generates_and_chats() {
     std::fs::remove_file(f.path("run/chat_template.jinja")).unwrap();
     f.write("run/tokenizer_config.json", "{}");
     f.lolm("generate run --chat -p Salve").fails(&["has no chat template", "without --chat"]);
-    f.lolm("generate run").fails(&["there is no prompt"]);
+    f.lolm("generate run --chat").fails(&["there is no prompt"]);
     f.lolm("generate run --system x -p y").code().filter(|c| *c == 2).expect("--system needs --chat");
 }
 
