@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use lolm_codegen::{Compiled, Info};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
-use lolm_passes::pipeline::{Phase, Source, compile};
+use lolm_passes::pipeline::{Phase, Source, Weights, compile_with};
 use lolm_runtime::Artifact;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Runs all passes. Gives the module and the time of each pass.
-pub fn module(sources: &[Source], dump: &Dump) -> Result<(Module, Vec<Time>)> {
+pub fn module(sources: &[Source], weights: Weights, dump: &Dump) -> Result<(Module, Vec<Time>)> {
     let mut times: Vec<Time> = vec![];
     let mut failed = None;
     let mut last = Instant::now();
@@ -126,7 +126,7 @@ pub fn module(sources: &[Source], dump: &Dump) -> Result<(Module, Vec<Time>)> {
         *last = Instant::now();
     };
     let mut first = true;
-    let module = compile(sources, &mut |phase, g| {
+    let module = compile_with(sources, weights, &mut |phase, g| {
         // The passes behind the last graph of a program have no watch of their own: they end where the next one begins.
         match phase {
             Phase::Graph if !first => add("lower and canonicalize", &mut last),
@@ -151,8 +151,13 @@ pub fn module(sources: &[Source], dump: &Dump) -> Result<(Module, Vec<Time>)> {
 }
 
 /// Compiles the programs of a spec to the bytes of an artifact. The module comes with it, and the time of each pass.
-pub fn compiled(named: &Named, sources: &[Source], dump: &Dump) -> Result<(Compiled, Module, Vec<Time>)> {
-    let (module, mut times) = module(sources, dump)?;
+pub fn compiled(
+    named: &Named,
+    sources: &[Source],
+    weights: Weights,
+    dump: &Dump,
+) -> Result<(Compiled, Module, Vec<Time>)> {
+    let (module, mut times) = module(sources, weights, dump)?;
     let start = Instant::now();
     let info = Info { name: named.name.clone(), spec: named.spec.to_string() };
     let compiled = lolm_codegen::compile(&module, &info)?;
@@ -161,7 +166,7 @@ pub fn compiled(named: &Named, sources: &[Source], dump: &Dump) -> Result<(Compi
 }
 
 /// Compiles the programs of a spec and opens the artifact, as if it had been read from a file.
-pub fn in_memory(named: &Named, sources: &[Source]) -> Result<Artifact> {
-    let (compiled, _, _) = compiled(named, sources, &Dump::default())?;
+pub fn in_memory(named: &Named, sources: &[Source], weights: Weights) -> Result<Artifact> {
+    let (compiled, _, _) = compiled(named, sources, weights, &Dump::default())?;
     Artifact::from_bytes(compiled.bytes).context("bug: the artifact that was just compiled is refused")
 }

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use lolm_models::spec::Override;
 use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Source};
+use lolm_passes::pipeline::{Goal, Source, Weights};
 
 /// What a program is for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -29,6 +29,24 @@ pub const USUAL: [Kind; 4] = [Kind::Train, Kind::Eval, Kind::Prefill, Kind::Deco
 
 /// What evaluates and generates, but does not train.
 pub const READING: [Kind; 3] = [Kind::Eval, Kind::Prefill, Kind::Decode];
+
+/// What weights are stored as.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug, Default)]
+pub enum WeightsDtype {
+    #[default]
+    F32,
+    /// What only feeds products and look-ups as bf16, for programs that do not train; sums stay in f32
+    Bf16,
+}
+
+impl From<WeightsDtype> for Weights {
+    fn from(w: WeightsDtype) -> Weights {
+        match w {
+            WeightsDtype::F32 => Weights::F32,
+            WeightsDtype::Bf16 => Weights::Bf16,
+        }
+    }
+}
 
 /// Lengths in which prompts are taken in, where the memory's chunks allow them.
 const PREFILL: [usize; 4] = [256, 64, 16, 4];

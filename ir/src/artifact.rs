@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 pub const MAGIC: [u8; 8] = *b"LOLMART\n";
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 pub const PAGE: usize = 4096;
 pub const MANIFEST: &str = "manifest";
 pub const CODE: &str = "code.x86-64-v3";
@@ -46,6 +46,8 @@ pub struct KernelRecord {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ParamRecord {
     pub name: String,
+    /// What its elements are stored as: f32 or bf16.
+    pub dtype: DType,
     pub shape: Vec<usize>,
     pub init: Init,
 }

@@ -174,7 +174,8 @@ impl Access {
     }
 }
 
-/// C = alpha · A · B, or C += alpha · A · B, in f32: A is m×k, B is k×n, C is m×n with any strides.
+/// C = alpha · A · B, or C += alpha · A · B, in f32: A is m×k, B is k×n, C is m×n with any strides. A and B may be stored as
+/// bf16.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Gemm {
     pub m: Extent,

@@ -9,7 +9,7 @@
 use lolm_ir::axis::AxisSet;
 use lolm_ir::graph::{LeafKind, ScopeId};
 use lolm_ir::op::{Class, Op, Unary};
-use lolm_ir::{Graph, ValueId};
+use lolm_ir::{DType, Graph, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A group, by position in [`Clusters::groups`].
@@ -108,12 +108,24 @@ pub fn cluster(g: &Graph) -> Clusters {
     walk.out
 }
 
-/// The value behind renames, fixed indices and slices: where such a view of memory really lies.
+/// The value behind renames, fixed indices, slices and widenings: where such a view of memory really lies.
 pub fn view_base(g: &Graph, mut v: ValueId) -> ValueId {
-    while let Op::Rename { .. } | Op::At { .. } | Op::Slice { .. } | Op::StopGradient = g.node(v).op {
+    loop {
+        match g.node(v).op {
+            Op::Rename { .. } | Op::At { .. } | Op::Slice { .. } | Op::StopGradient => {}
+            Op::Cast(_) if widens(g, v) => {}
+            _ => return v,
+        }
         v = g.node(v).args[0];
     }
-    v
+}
+
+/// True for a bf16 as an f32: whoever reads its memory widens it.
+pub fn widens(g: &Graph, v: ValueId) -> bool {
+    match g.node(v).op {
+        Op::Cast(DType::F32) => g.ty(g.node(v).args[0]).dtype == DType::Bf16,
+        _ => false,
+    }
 }
 
 /// True for dots that are worth a matrix product: both sides have axes of their own and there is enough to do.

@@ -8,6 +8,7 @@ pub mod egraph;
 pub mod fuse;
 pub mod lower;
 pub mod memory;
+pub mod narrow;
 pub mod optimizer;
 pub mod pipeline;
 pub mod raise;

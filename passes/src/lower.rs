@@ -2,7 +2,7 @@
 //!
 //! Before: a graph in which every fused operation that has no launch of its own is expanded, its groups and their order.
 //! After: a plan whose buffers have no addresses yet (`memory` gives them).
-use crate::cluster::{Clusters, Group, GroupId, GroupKind};
+use crate::cluster::{Clusters, Group, GroupId, GroupKind, widens};
 use crate::schedule::Schedule;
 use layout::Layouts;
 use lolm_ir::axis::AxisId;
@@ -76,7 +76,8 @@ impl Cx<'_> {
         };
         self.storage[v.0 as usize].get(i).cloned().flatten()
     }
-    /// A value as a strided view of memory: renames, fixed indices and slices only change strides and base.
+    /// A value as a strided view of memory: renames, fixed indices and slices only change strides and base, and a bf16 as an
+    /// f32 is the same memory.
     pub fn view(&self, v: ValueId) -> Option<Storage> {
         if let Some(s) = self.storage_of(v) {
             return Some(s);
@@ -94,9 +95,14 @@ impl Cx<'_> {
                 s.strides.iter_mut().filter(|x| x.0 == axis).for_each(|x| x.0 = to);
             }
             Op::StopGradient => {}
+            Op::Cast(_) if widens(self.g, v) => {}
             _ => return None,
         }
         Some(s)
+    }
+    /// Bytes of an element.
+    pub fn width(&self, s: &Storage) -> usize {
+        self.buffer(s.buffer).dtype.bytes()
     }
     pub fn complain(&self, fault: String) {
         self.faults.borrow_mut().push(fault);
@@ -122,8 +128,16 @@ pub struct Lowering<'a> {
 
 /// Lowers a program. Buffers of the arena have no offsets yet.
 pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut KernelPool) -> Result<Plan, String> {
-    if let Some(v) = g.ids().find(|v| g.node(*v).types.iter().any(|t| t.dtype == DType::Bf16)) {
-        return Err(format!("limit: {} %{} is bf16, and programs are lowered in f32", g.node(v).op.mnemonic(), v.0));
+    let stored = |v: &ValueId| match g.node(*v).op {
+        Op::Leaf(l) => matches!(g.leaf(l).kind, LeafKind::Param(_)),
+        _ => false,
+    };
+    if let Some(v) = g.ids().find(|v| g.node(*v).types.iter().any(|t| t.dtype == DType::Bf16) && !stored(v)) {
+        let what = g.node(v).op.mnemonic();
+        return Err(format!(
+            "limit: {what} %{} is bf16, and programs compute in f32: only parameters are stored so",
+            v.0
+        ));
     }
     let cx = Cx {
         g,
@@ -142,8 +156,8 @@ pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut Ker
     if let Some(f) = lw.cx.faults.borrow().first() {
         return Err(f.clone());
     }
-    let (inputs, outputs) = (lw.inputs(), lw.outputs());
-    Ok(Plan { program: g.name.clone(), inputs, outputs, buffers: lw.cx.buffers, steps: lw.steps, arena: 0, scratch: 0 })
+    let (inputs, outputs, steps) = (lw.inputs(), lw.outputs(), lw.steps);
+    Ok(Plan { program: g.name.clone(), inputs, outputs, buffers: lw.cx.buffers, steps, arena: 0, scratch: 0 })
 }
 
 impl<'a> Lowering<'a> {

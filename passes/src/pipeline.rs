@@ -5,6 +5,7 @@ use crate::differentiate::{DiffError, differentiate};
 use crate::fuse::fuse;
 use crate::lower::{KernelPool, has_launch, lower};
 use crate::memory::plan_memory;
+use crate::narrow::{narrow, narrowable};
 use crate::optimizer::{AdamW, attach, expose_gradients};
 use crate::raise::{RaiseError, raise};
 use crate::rewrite::{Machine, RewriteError, rewrite};
@@ -16,7 +17,7 @@ use lolm_ir::graph::{LeafId, LeafKind};
 use lolm_ir::plan::{Module, Plan};
 use lolm_ir::verify::{VerifyError, verify};
 use lolm_ir::{Graph, GraphError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a program is for.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -34,6 +35,15 @@ pub enum Goal {
 pub struct Source {
     pub graph: Graph,
     pub goal: Goal,
+}
+
+/// What an artifact stores the parameters as that only feed products and look-ups; the others are f32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Weights {
+    #[default]
+    F32,
+    /// For programs that do not train.
+    Bf16,
 }
 
 /// The stages that can be looked at; their order is that of the passes.
@@ -65,6 +75,8 @@ pub enum CompileError {
     Verify { program: String, phase: Phase, error: VerifyError },
     #[error("program {program}: {fault}")]
     Lower { program: String, fault: String },
+    #[error("program {program} trains, and weights that are stored as bf16 are for programs that do not")]
+    TrainsBf16 { program: String },
     #[error("the programs disagree about `{0}`: it has two types, shapes or initial values")]
     Shared(String),
 }
@@ -72,12 +84,31 @@ pub enum CompileError {
 /// Products of one sum are computed in one launch (`fuse`), so a sum of products costs no memory of its own.
 const MACHINE: Machine = Machine { accumulates: true };
 
-/// Compiles the programs of one artifact. `watch` sees every graph on the way.
+/// Compiles the programs of one artifact, weights in f32. `watch` sees every graph on the way.
 pub fn compile(sources: &[Source], watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Module, CompileError> {
+    compile_with(sources, Weights::F32, watch)
+}
+
+/// Compiles the programs of one artifact. `watch` sees every graph on the way.
+pub fn compile_with(
+    sources: &[Source],
+    weights: Weights,
+    watch: &mut dyn FnMut(Phase, &Graph),
+) -> Result<Module, CompileError> {
+    let narrowed = match weights {
+        Weights::F32 => BTreeSet::new(),
+        Weights::Bf16 => narrowable(sources.iter().map(|s| &s.graph)),
+    };
+    if let Some(s) = sources.iter().find(|s| weights == Weights::Bf16 && s.goal != Goal::Forward) {
+        return Err(CompileError::TrainsBf16 { program: s.graph.name.clone() });
+    }
     let mut pool = KernelPool::default();
     let mut module = Module::default();
     for s in sources {
-        let g = graph_passes(s, watch)?;
+        let mut g = graph_passes(s, watch)?;
+        if weights == Weights::Bf16 {
+            g = narrowed_program(&g, &narrowed)?;
+        }
         share(&mut module, &g)?;
         module.plans.push(plan(&g, &mut pool)?);
     }
@@ -108,6 +139,14 @@ pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Expand, &g)?;
     Ok(g)
+}
+
+/// The program with these parameters stored as bf16.
+fn narrowed_program(g: &Graph, names: &BTreeSet<String>) -> Result<Graph, CompileError> {
+    let program = || g.name.clone();
+    let out = narrow(g, names).map_err(|error| CompileError::Graph { program: program(), error })?;
+    verify(&out).map_err(|error| CompileError::Verify { program: program(), phase: Phase::Expand, error })?;
+    Ok(out)
 }
 
 /// The program with the backward pass and what follows it.
@@ -153,7 +192,10 @@ fn share(m: &mut Module, g: &Graph) -> Result<(), CompileError> {
     for l in &g.leaves {
         let (name, shape) = (l.name.clone(), l.shape(g));
         match &l.kind {
-            LeafKind::Param(init) => put(&mut m.params, ParamRecord { name, shape, init: *init }, |p| &p.name)?,
+            LeafKind::Param(init) => {
+                let r = ParamRecord { name, dtype: l.dtype, shape, init: *init };
+                put(&mut m.params, r, |p| &p.name)?
+            }
             LeafKind::State { init } => {
                 let r = StateRecord { name, dtype: l.dtype, shape, init: init.clone() };
                 put(&mut m.states, r, |s| &s.name)?

@@ -86,16 +86,30 @@ impl Profile {
 
     /// Summed by kind, the longest first. The name says how many launches there are.
     pub fn by_kind(&self) -> Vec<Row> {
-        let mut kinds: BTreeMap<Kind, (usize, Row)> = BTreeMap::new();
+        self.summed(|r| (r.kind, ""), |n, _| format!("{n} launches"))
+    }
+
+    /// Summed by kind and name, the longest first: equal layers are one. The name says how many launches there are.
+    pub fn by_name(&self) -> Vec<Row> {
+        self.summed(|r| (r.kind, &r.name), |n, name| if n == 1 { name.into() } else { format!("{n} x {name}") })
+    }
+
+    fn summed<'a>(
+        &'a self,
+        key: impl Fn(&'a Row) -> (Kind, &'a str),
+        name: impl Fn(usize, &str) -> String,
+    ) -> Vec<Row> {
+        let mut sums: BTreeMap<(Kind, &str), (usize, Row)> = BTreeMap::new();
         for r in &self.launches {
             let zero = Row { name: String::new(), kind: r.kind, seconds: 0.0, flops: 0.0, bytes: 0.0 };
-            let (n, sum) = kinds.entry(r.kind).or_insert((0, zero));
+            let (n, sum) = sums.entry(key(r)).or_insert((0, zero));
             *n += 1;
             sum.seconds += r.seconds;
             sum.flops += r.flops;
             sum.bytes += r.bytes;
         }
-        let mut rows: Vec<Row> = kinds.into_values().map(|(n, r)| Row { name: format!("{n} launches"), ..r }).collect();
+        let named = |((_, key), (n, r)): ((Kind, &str), (usize, Row))| Row { name: name(n, key), ..r };
+        let mut rows: Vec<Row> = sums.into_iter().map(named).collect();
         rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
         rows
     }
@@ -125,6 +139,8 @@ mod tests {
         assert_eq!(profile.launches.len(), 2);
         let kinds = profile.by_kind();
         assert_eq!((kinds.len(), kinds[0].name.as_str(), kinds[0].flops), (1, "2 launches", 16384.0));
+        let names = profile.by_name();
+        assert_eq!((names.len(), names[0].name.as_str(), names[0].flops), (1, "2 x xw", 16384.0));
         assert!(kinds[0].seconds > 0.0 && kinds[0].gflops() > 0.0 && kinds[0].gbytes() > 0.0);
     }
 }

@@ -6,5 +6,7 @@ pub mod gemm;
 pub mod machine;
 pub mod memory;
 pub mod pool;
+#[cfg(feature = "gemm-reference")]
+pub mod reference;
 #[cfg(test)]
 mod watch;

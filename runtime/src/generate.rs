@@ -136,14 +136,34 @@ impl<'a> Generator<'a> {
         }
         let mut rest = tokens;
         while !rest.is_empty() {
-            let fits = |s: &Step| self.position.is_multiple_of(s.tokens) && rest.len() >= s.tokens;
-            // The last step takes one token, so one always fits.
-            let i = self.steps.iter().position(fits).unwrap_or(self.steps.len() - 1);
+            let i = self.step(self.position, rest.len());
             let (now, later) = rest.split_at(self.steps[i].tokens);
             self.take(i, now);
             rest = later;
         }
         Ok(())
+    }
+
+    /// The programs by which so many tokens would go in now, in order.
+    pub fn cut(&self, tokens: usize) -> Vec<ProgramId> {
+        let (mut out, mut done) = (vec![], 0);
+        while done < tokens {
+            let s = &self.steps[self.step(self.position + done, tokens - done)];
+            out.push(s.program);
+            done += s.tokens;
+        }
+        out
+    }
+
+    /// The longest step that may start here.
+    fn step(&self, position: usize, rest: usize) -> usize {
+        let fits = |s: &Step| position.is_multiple_of(s.tokens) && rest >= s.tokens;
+        // The last step takes one token, so one always fits.
+        self.steps.iter().position(fits).unwrap_or(self.steps.len() - 1)
+    }
+
+    pub fn program_name(&self, p: ProgramId) -> &str {
+        &self.model.plan(p).program
     }
 
     /// Runs one step program. Nothing is allocated.

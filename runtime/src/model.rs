@@ -196,7 +196,12 @@ impl Model {
     pub fn params(&self) -> &Store {
         self.machine.params()
     }
-    /// A parameter, by its slot in [`Model::params`], for writing.
+    /// Writes elements of a parameter, by its slot in [`Model::params`], from element `at` on: each is rounded to the
+    /// nearest value that the parameter is stored as. What it can hold stays as it is.
+    pub fn write_param(&mut self, slot: usize, at: usize, values: impl Iterator<Item = f32>) {
+        self.machine.write_param(slot, at, values);
+    }
+    /// A parameter that is stored as f32, by its slot in [`Model::params`], for writing.
     pub fn param_mut(&mut self, slot: usize) -> &mut [f32] {
         self.machine.param_mut(slot)
     }

@@ -2,6 +2,7 @@
 use crate::artifact::elements;
 use crate::cpu::memory::{ALIGN, Element, Region};
 use crate::tensor::{Data, Tensor};
+use half::bf16;
 use lolm_ir::DType;
 use std::collections::BTreeMap;
 use std::io;
@@ -66,6 +67,23 @@ impl Store {
         assert_eq!(size_of::<T>(), s.dtype.bytes(), "bug: a view of `{}` as another type", s.name);
         self.region.slice_mut(s.at, s.len)
     }
+    /// Writes floats to a slot from element `at` on, rounded to the nearest of its dtype, ties to even.
+    ///
+    /// # Panics
+    /// If the slot holds no floats, or fewer than `at`, which is a bug in the caller.
+    pub fn write(&mut self, slot: usize, at: usize, values: impl Iterator<Item = f32>) {
+        match self.slots[slot].dtype {
+            DType::F32 => self.view_mut(slot)[at..].iter_mut().zip(values).for_each(|(to, x)| *to = x),
+            DType::Bf16 => {
+                let to: &mut [u16] = &mut self.view_mut(slot)[at..];
+                to.iter_mut().zip(values).for_each(|(to, x)| *to = bf16::from_f32(x).to_bits());
+            }
+            dtype @ (DType::I32 | DType::Bool) => {
+                panic!("bug: floats for `{}`, which is {dtype}", self.slots[slot].name)
+            }
+        }
+    }
+
     /// The bytes of a slot.
     pub fn raw(&self, slot: usize) -> &[u8] {
         let s = &self.slots[slot];

@@ -33,7 +33,7 @@ pub fn double(unit_dims: Vec<u32>) -> KernelRecord {
 }
 
 pub fn param(name: &str, shape: &[usize]) -> ParamRecord {
-    ParamRecord { name: name.into(), shape: shape.to_vec(), init: Init::Normal(0.5) }
+    ParamRecord { name: name.into(), dtype: DType::F32, shape: shape.to_vec(), init: Init::Normal(0.5) }
 }
 
 pub fn state(name: &str, shape: &[usize], init: Option<&str>) -> StateRecord {

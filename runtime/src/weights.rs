@@ -103,13 +103,13 @@ fn load_files(model: &mut Model, files: &WeightFiles, path: &Path, purpose: Purp
     let mismatch = |problems| WeightsError::Mismatch { path: path.into(), problems };
     let slots = model.params().slots().iter().map(|s| (s.name.as_str(), s.shape.as_slice()));
     for a in assign::assign(slots, files, purpose).map_err(mismatch)? {
-        convert(&files.get(a.tensor), &mut model.param_mut(a.slot)[a.elements]);
+        convert(&files.get(a.tensor), |values| model.write_param(a.slot, a.elements.start, values));
     }
     model.reset_states();
     Ok(())
 }
 
-/// Saves all parameters of a model under their published names, sorted.
+/// Saves all parameters of a model under their published names, sorted, as they are stored.
 pub fn save(model: &Model, path: &Path) -> Result<(), WeightsError> {
     let failed = |source| WeightsError::Write { path: path.into(), source };
     let mut file = io::BufWriter::with_capacity(1 << 20, std::fs::File::create(path).map_err(failed)?);
@@ -118,17 +118,14 @@ pub fn save(model: &Model, path: &Path) -> Result<(), WeightsError> {
     file.sync_all().map_err(failed)
 }
 
-/// Widens the elements of a tensor whose dtype and length were checked.
-fn convert(x: &Stored, to: &mut [f32]) {
+/// Gives the elements of a tensor whose dtype and length were checked.
+fn convert(x: &Stored, take: impl FnOnce(&mut dyn Iterator<Item = f32>)) {
     let bytes = x.data;
-    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    let pairs = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
     match x.dtype {
-        Dtype::BF16 => to.iter_mut().zip(pairs()).for_each(|(to, b)| *to = bf16::from_le_bytes(b).to_f32()),
-        Dtype::F16 => to.iter_mut().zip(pairs()).for_each(|(to, b)| *to = f16::from_le_bytes(b).to_f32()),
-        _ => {
-            let words = bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]);
-            to.iter_mut().zip(words).for_each(|(to, b)| *to = f32::from_le_bytes(b));
-        }
+        Dtype::BF16 => take(&mut pairs.map(|b| bf16::from_le_bytes(b).to_f32())),
+        Dtype::F16 => take(&mut pairs.map(|b| f16::from_le_bytes(b).to_f32())),
+        _ => take(&mut bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
     }
 }
 

@@ -14,7 +14,7 @@ pub fn run(m: &Module, given: &Named, threads: usize) -> Result<(Named, Named), 
     let slots = model.params().slots().to_vec();
     for (i, s) in slots.iter().enumerate() {
         let from = content(given, &s.name, s.len);
-        model.param_mut(i).iter_mut().zip(from).for_each(|(to, x)| *to = x as f32);
+        model.write_param(i, 0, from.into_iter().map(|x| x as f32));
     }
     let slots = model.states().slots().to_vec();
     for (i, s) in slots.iter().enumerate() {

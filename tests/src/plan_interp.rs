@@ -1,10 +1,10 @@
 //! A plan run by the kernel interpreter and plain loops in f64: what lowering means, without code generation.
-use lolm_ir::Scalar;
-use lolm_ir::interp::table;
+use lolm_ir::interp::{round_bf16, table};
 use lolm_ir::kernel::{KAxis, KOp, Kernel, Mode};
 use lolm_ir::plan::{
     Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Module, Place, Plan, Span, Stage, Step,
 };
+use lolm_ir::{DType, Scalar};
 use std::collections::BTreeMap;
 
 mod routed;
@@ -23,7 +23,7 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
         let len = b.len as usize;
         memory.push(match &b.place {
             Place::Arena(_) | Place::Scratch(_) | Place::Output(_) => vec![f64::NAN; len],
-            Place::Param(n) | Place::State(n) | Place::Table(n) | Place::Input(n) => shared(n, len),
+            Place::Param(n) | Place::State(n) | Place::Table(n) | Place::Input(n) => stored(shared(n, len), b.dtype),
         });
     }
     let shared = shared_bytes(p);
@@ -53,6 +53,14 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
         }
     }
     (outputs, after)
+}
+
+/// Numbers as memory of this dtype holds them.
+fn stored(mut x: Vec<f64>, dtype: DType) -> Vec<f64> {
+    if dtype == DType::Bf16 {
+        x.iter_mut().for_each(|x| *x = round_bf16(*x));
+    }
+    x
 }
 
 /// For each buffer of the arena, the others that have bytes in common with it: writing it ends their lives.

@@ -4,12 +4,13 @@
 use lolm_ir::arbitrary::{Options, feeds, graph, long_graph};
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{Builder, GraphError, Init, LeafId, LeafKind};
-use lolm_ir::interp::{Feeds, Results, run};
+use lolm_ir::interp::{Feeds, Results, round_bf16, run};
 use lolm_ir::op::Class;
 use lolm_ir::verify::verify;
 use lolm_ir::{AxisId, DType, Graph, Op, ValueId, text};
 use lolm_passes::canonicalize::canonicalize;
 use lolm_passes::differentiate::differentiate;
+use lolm_passes::narrow::{narrow, narrowable};
 use lolm_passes::optimizer::expose_gradients;
 use lolm_passes::pipeline::{Goal, Source, compile};
 use lolm_passes::raise::raise;
@@ -185,6 +186,16 @@ fn along(b: &mut Builder, x: ValueId) -> ValueId {
     if axes.is_empty() { b.mul(x, way) } else { b.dot(&axes, x, way) }
 }
 
+/// The graph with all floats as parameters, and those that can be as bf16.
+fn with_weights_in_bf16(mut g: Graph) -> Graph {
+    let written: Vec<LeafId> = g.writes.iter().map(|w| w.leaf).collect();
+    let leaves = g.leaves.iter_mut().enumerate().filter(|(i, l)| {
+        l.dtype == DType::F32 && !matches!(l.kind, LeafKind::Table(_)) && !written.contains(&LeafId(*i as u32))
+    });
+    leaves.for_each(|(_, l)| l.kind = LeafKind::Param(Init::Zeros));
+    narrow(&g, &narrowable([&g].into_iter())).unwrap()
+}
+
 fn with_gradients(g: &Graph) -> Graph {
     let loss = g.find_output("loss.total").unwrap().value;
     let is_param = |l: &LeafId| matches!(g.leaf(*l).kind, LeafKind::Param(_));
@@ -234,6 +245,25 @@ proptest! {
         lowers(&g, Goal::Forward, &g, seed, ROUNDED)?;
     }
 
+    #[test]
+    fn programs_with_weights_in_bf16_compute_what_their_graphs_say(choices in choices(300), seed in 0u32..100) {
+        let g = with_weights_in_bf16(graph(&choices, STEPS).unwrap());
+        lowers(&g, Goal::Forward, &g, seed, ROUNDED)?;
+    }
+
+    #[test]
+    fn weights_in_bf16_are_the_rounded_ones(choices in choices(300), seed in 0u32..100) {
+        let g = graph(&choices, STEPS).unwrap();
+        let half = with_weights_in_bf16(g.clone());
+        let mut feeds = feeds(&g, seed);
+        let is_half = |l: &&lolm_ir::graph::Leaf| l.dtype == DType::Bf16;
+        let before = run(&half, &feeds).unwrap();
+        for l in half.leaves.iter().filter(is_half) {
+            feeds.get_mut(&l.name).unwrap().iter_mut().for_each(|x| *x = round_bf16(*x));
+        }
+        prop_assert!(difference(&before, &run(&g, &feeds).unwrap(), 0.0).is_none());
+    }
+
     /// A program that cannot be lowered says which limit it meets.
     #[test]
     fn what_cannot_be_lowered_is_refused(choices in choices(300)) {
@@ -257,6 +287,13 @@ proptest! {
     #[test]
     fn machine_code_computes_what_graphs_say(choices in choices(300), seed in 0u32..100) {
         let g = graph(&choices, STEPS).unwrap();
+        runs(&g, Goal::Forward, &g, seed)?;
+    }
+
+    #[test]
+    fn machine_code_computes_with_weights_in_bf16(choices in choices(100), seed in 0u32..100) {
+        let g = with_weights_in_bf16(long_graph(&choices, STEPS).unwrap());
+        prop_assume!(is_small(&g));
         runs(&g, Goal::Forward, &g, seed)?;
     }
 

@@ -1,8 +1,9 @@
 //! Compiled LOLMs train, resume, generate and are evaluated by the runtime: the same bits in any chunks, on any threads,
 //! and after any resumption.
+use lolm_ir::DType;
 use lolm_models::{Noise, Program, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Source, compile};
+use lolm_passes::pipeline::{Goal, Source, Weights, compile_with};
 use lolm_runtime::cpu::gemm::Isa;
 use lolm_runtime::eval::{Options, evaluate};
 use lolm_runtime::generate::{Generator, Sampling, Settings};
@@ -18,8 +19,8 @@ fn source(case: &Case, name: String, program: Program, goal: Goal) -> Source {
     Source { graph, goal }
 }
 
-fn artifact(case: &Case, sources: &[Source]) -> Vec<u8> {
-    let module = compile(sources, &mut |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+fn artifact(case: &Case, sources: &[Source], weights: Weights) -> Vec<u8> {
+    let module = compile_with(sources, weights, &mut |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let info = lolm_codegen::Info { name: case.name.into(), spec: String::new() };
     lolm_codegen::compile(&module, &info).unwrap_or_else(|e| panic!("{}: {e}", case.name)).bytes
 }
@@ -31,7 +32,7 @@ fn load(bytes: &[u8], threads: usize, isa: Isa) -> Model {
 }
 
 /// The programs of generation, and the whole sequence at once beside them.
-fn serving(case: &Case) -> Vec<u8> {
+fn serving(case: &Case, weights: Weights) -> Vec<u8> {
     let step = |tokens| {
         let name = if tokens == 1 { "decode".into() } else { format!("prefill_{tokens}") };
         source(case, name, Program::Step { slots: 1, tokens }, Goal::Forward)
@@ -39,7 +40,7 @@ fn serving(case: &Case) -> Vec<u8> {
     let mut sources: Vec<Source> = prefill_sizes(&case.spec).into_iter().filter(|t| *t <= 16).map(step).collect();
     let whole = Program::Forward { batch: 1, seq: PROMPT, forced_gate: false };
     sources.push(source(case, "whole".into(), whole, Goal::Forward));
-    artifact(case, &sources)
+    artifact(case, &sources, weights)
 }
 
 fn prompt(case: &Case) -> Vec<u32> {
@@ -48,8 +49,8 @@ fn prompt(case: &Case) -> Vec<u32> {
 
 #[test]
 fn a_prompt_in_any_chunks_on_any_threads_gives_the_same_bits() {
-    for case in CASES.map(Case::load) {
-        let bytes = serving(&case);
+    for (case, weights) in CASES.iter().flat_map(|name| [Weights::F32, Weights::Bf16].map(|w| (Case::load(name), w))) {
+        let bytes = serving(&case, weights);
         let prompt = prompt(&case);
         let settings = Settings { max_seq_len: case.spec.max_seq_len, gate_force: -1.0, tau: 0.5 };
         let logits = |threads, isa, cuts: &[usize]| {
@@ -70,7 +71,7 @@ fn a_prompt_in_any_chunks_on_any_threads_gives_the_same_bits() {
         runs.extend(Isa::available().into_iter().map(|isa| (2, isa, &[][..])));
         for (threads, isa, cuts) in runs {
             let same = bits(&logits(threads, isa, cuts)) == bits(&first);
-            assert!(same, "{}: {threads} threads, {isa:?}, cut at {cuts:?}", case.name);
+            assert!(same, "{}: {weights:?}, {threads} threads, {isa:?}, cut at {cuts:?}", case.name);
         }
         // With several chunks of memory, a sequence shorter than the longest cuts them elsewhere.
         if case.spec.memory().is_none_or(|m| m.n_chunks == 1) {
@@ -92,7 +93,7 @@ fn a_prompt_in_any_chunks_on_any_threads_gives_the_same_bits() {
 #[test]
 fn generation_is_a_function_of_prompt_and_seed() {
     let case = Case::load("lolm_full");
-    let bytes = serving(&case);
+    let bytes = serving(&case, Weights::F32);
     let generated = |threads| {
         let mut model = load(&bytes, threads, Isa::detect());
         let settings = Settings { max_seq_len: case.spec.max_seq_len, gate_force: -1.0, tau: 0.5 };
@@ -108,6 +109,23 @@ fn generation_is_a_function_of_prompt_and_seed() {
         t.gate.is_some_and(|g| (0.0..=1.0).contains(&g)) && t.regime.is_some_and(|r| (0..codes).contains(&r))
     };
     assert!(first.traces.iter().all(fits), "{:?}", first.traces);
+}
+
+#[test]
+fn weights_in_bf16_move_the_logits_by_their_rounding() {
+    for case in CASES.map(Case::load) {
+        let run = |weights| {
+            let mut model = load(&serving(&case, weights), 2, Isa::detect());
+            let half = model.params().slots().iter().filter(|s| s.dtype == DType::Bf16).count();
+            let settings = Settings { max_seq_len: case.spec.max_seq_len, gate_force: -1.0, tau: 0.5 };
+            let mut g = Generator::new(&mut model, settings).unwrap();
+            g.extend(&prompt(&case)).unwrap();
+            (half, g.logits().iter().map(|x| *x as f64).collect::<Vec<_>>())
+        };
+        let ((none, whole), (some, rounded)) = (run(Weights::F32), run(Weights::Bf16));
+        let d = distance(&rounded, &whole);
+        assert!(none == 0 && some > 0 && d > 1e-6 && d < 2e-2, "{}: {some} tensors, {d}", case.name);
+    }
 }
 
 fn text(case: &Case, n: u32) -> Tokens {
@@ -141,7 +159,7 @@ fn training_resumes_bit_for_bit_on_any_threads() {
             skip_above: 1000.0,
         };
         let program = Program::Train { batch, seq, noise: Noise::Random };
-        let bytes = artifact(&case, &[source(&case, "train_2x16".into(), program, Goal::Train(adamw))]);
+        let bytes = artifact(&case, &[source(&case, "train_2x16".into(), program, Goal::Train(adamw))], Weights::F32);
         let state = |t: &Trainer| {
             let (p, s) = (t.model().params(), t.model().states());
             let params = (0..p.slots().len()).map(|i| p.raw(i).to_vec());
@@ -169,7 +187,7 @@ fn training_resumes_bit_for_bit_on_any_threads() {
 fn evaluation_counts_every_token_and_describes_the_gate() {
     let case = Case::load("lolm_full");
     let program = Program::Eval { batch: 2, seq: 16 };
-    let bytes = artifact(&case, &[source(&case, "eval_2x16".into(), program, Goal::Forward)]);
+    let bytes = artifact(&case, &[source(&case, "eval_2x16".into(), program, Goal::Forward)], Weights::F32);
     let run = |gate_force, threads| {
         let mut model = load(&bytes, threads, Isa::detect());
         let vocab = case.spec.vocab_size;

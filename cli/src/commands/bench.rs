@@ -1,13 +1,15 @@
-//! `lolm bench`: measurements of training, decoding and compiling on this machine.
+//! `lolm bench`: measurements of training, taking prompts in, decoding and compiling on this machine.
 mod compile;
 mod decode;
+mod prefill;
+mod profile;
 mod train;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use lolm_runtime::train::Tokens;
 
-/// Measure training, decoding or compiling
+/// Measure training, taking prompts in, decoding or compiling
 #[derive(Args, Debug)]
 pub struct Bench {
     #[command(subcommand)]
@@ -18,6 +20,7 @@ pub struct Bench {
 enum What {
     Train(train::Train),
     Decode(decode::Decode),
+    Prefill(prefill::Prefill),
     Compile(compile::Compile),
 }
 
@@ -26,6 +29,7 @@ impl Bench {
         match self.what {
             What::Train(b) => b.run(),
             What::Decode(b) => b.run(),
+            What::Prefill(b) => b.run(),
             What::Compile(b) => b.run(),
         }
     }

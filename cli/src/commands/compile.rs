@@ -3,7 +3,7 @@ use crate::commands::inspect::memory_of;
 use crate::compiler::{Dump, Emit, Time, compiled, module};
 use crate::inspect::plan::{Memory, Program, show_programs};
 use crate::output::{bytes, seconds, show};
-use crate::programs::{ProgramArgs, USUAL};
+use crate::programs::{Kind, ProgramArgs, READING, USUAL, WeightsDtype};
 use crate::run_folder::RunFolder;
 use crate::spec::{self, Overrides};
 use anyhow::{Context, Result};
@@ -21,6 +21,9 @@ pub struct Compile {
     overrides: Overrides,
     #[command(flatten)]
     programs: ProgramArgs,
+    /// What the weights are stored as; with bf16, `--programs` is eval,prefill,decode unless it is given
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    weights_dtype: WeightsDtype,
     /// What the code runs on
     #[arg(long, default_value = "cpu")]
     target: Target,
@@ -67,12 +70,13 @@ impl Compile {
         let start = Instant::now();
         self.programs.add_to(&mut self.overrides);
         let named = spec::find(&self.spec, &self.overrides)?;
-        let sources = self.programs.sources(&named.spec, &USUAL)?;
+        let usual: &[Kind] = if self.weights_dtype == WeightsDtype::F32 { &USUAL } else { &READING };
+        let sources = self.programs.sources(&named.spec, usual)?;
         let dump = Dump { folder: self.dump.clone().unwrap_or_default(), stages: self.emit.clone() };
         let Target::Cpu = self.target;
         let (compiled, m, passes) = match self.dry_run {
-            false => compiled(&named, &sources, &dump).map(|(c, m, t)| (Some(c), m, t))?,
-            true => module(&sources, &dump).map(|(m, t)| (None, m, t))?,
+            false => compiled(&named, &sources, self.weights_dtype.into(), &dump).map(|(c, m, t)| (Some(c), m, t))?,
+            true => module(&sources, self.weights_dtype.into(), &dump).map(|(m, t)| (None, m, t))?,
         };
         let beside = Path::new(&self.spec).is_dir().then(|| RunFolder(PathBuf::from(&self.spec)).artifact());
         let usual = || beside.unwrap_or_else(|| PathBuf::from(format!("{}.lolm", named.name)));

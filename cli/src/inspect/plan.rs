@@ -146,7 +146,7 @@ impl Memory {
         };
         let port = |p: &Port| len(&p.shape) * p.dtype.bytes() as u64;
         Memory {
-            parameters: params.iter().map(|p| 4 * len(&p.shape)).sum(),
+            parameters: params.iter().map(|p| p.dtype.bytes() as u64 * len(&p.shape)).sum(),
             optimizer: of_states(true),
             states: of_states(false),
             tables: tables.iter().map(|t| 4 * len(&t.shape)).sum(),

@@ -61,6 +61,19 @@ fn two_compilations_give_the_same_bytes() {
 }
 
 #[test]
+fn weights_in_bf16_take_half_the_memory_and_do_not_train() {
+    let f = Folder::new("bf16");
+    let dry = |more: &str| f.lolm(&format!("compile lolm-demo {SMALL} --dry-run --json {more}")).json();
+    let (whole, half) = (dry("--programs eval,prefill,decode"), dry("--weights-dtype bf16"));
+    let names = |json: &serde_json::Value| json["programs"].as_array().unwrap().len();
+    assert_eq!(names(&whole), names(&half));
+    let bytes = |json: &serde_json::Value| json["memory"]["parameters"].as_f64().unwrap();
+    assert!((0.5..0.7).contains(&(bytes(&half) / bytes(&whole))), "{} of {}", bytes(&half), bytes(&whole));
+    f.lolm(&format!("compile lolm-demo {SMALL} --weights-dtype bf16 --programs train"))
+        .fails(&["program train_2x16 trains", "bf16"]);
+}
+
+#[test]
 fn damaged_artifacts_are_refused() {
     let f = Folder::new("damage");
     f.lolm(&format!("compile lolm-demo {SMALL} --programs decode -o a.lolm")).ok();
@@ -77,7 +90,7 @@ fn damaged_artifacts_are_refused() {
     let mut version = whole.clone();
     version[8] += 1;
     f.write("version.lolm", &version);
-    f.lolm("inspect version.lolm").fails(&["format 2, expected 1"]);
+    f.lolm("inspect version.lolm").fails(&["format 3, expected 2"]);
     f.lolm("eval a.lolm --data a.lolm").fails(&["holds no weights", "--weights"]);
     f.lolm("compile a.lolm").fails(&["is an artifact, and a spec is needed"]);
     f.lolm("inspect a.lolm --stage raise").fails(&["holds no graphs"]);

@@ -52,6 +52,14 @@ fn a_trained_model_is_evaluated_and_generates() {
     for key in ["loss.total", "loss.tok", "gate.mean", "grad_norm", "lr", "tau", "tokens_per_second"] {
         assert!(steps.iter().all(|m| m[key].is_number()), "{key}");
     }
+    // The same weights, rounded to bf16, are nearly the same model.
+    f.lolm(&format!("compile lolm-demo {SMALL} --weights-dtype bf16 -o half.lolm")).ok();
+    let weights = "--weights run/checkpoints/step-00000006";
+    let half = f.lolm(&format!("eval half.lolm {weights} --data text.txt --json")).json();
+    let whole = f.lolm("eval run --data text.txt --json").json();
+    let (half, whole) = [half, whole].map(|e| e["loss"].as_f64().or(e[0]["loss"].as_f64()).unwrap()).into();
+    assert!(half != whole && (half / whole - 1.0).abs() < 1e-2, "{half} and {whole}");
+    f.lolm(&format!("generate half.lolm {weights} -p abc --tokens 4")).ok();
     let found = f.lolm("eval run --data text.txt --ablation --json").json();
     let gates: Vec<Option<f64>> = found.as_array().unwrap().iter().map(|e| e["gate_forced"].as_f64()).collect();
     assert_eq!(gates, [None, Some(0.0), Some(0.5), Some(1.0)]);

@@ -5,18 +5,26 @@
 //! by products that add up in order.
 use super::storage::{Storage, merged};
 use super::stream::Stream;
-use super::{Built, Lowering, cost};
+use super::{Built, Cx, Lowering, cost};
 use crate::cluster::GroupId;
 use lolm_ir::axis::{AxisId, AxisSet};
 use lolm_ir::op::Op;
 use lolm_ir::plan::{Access, Extent, Gemm, Kind, Launch, Matrix, Span, Stage, Step};
 use lolm_ir::{Graph, ValueId};
 
-/// Rows of a product below which its columns are cut instead: the skinny kernel takes them all at once.
+/// Up to this many rows, a product's columns are cut: the skinny kernel takes all rows at once.
 pub(super) const SKINNY: usize = 16;
 
-/// Units that a product is cut in: enough for the threads, few enough that packing an operand for each costs little.
+/// Rows from which tiles of rows alone are enough: packing the other operand for each costs little.
+const MANY: usize = 1024;
+
+/// Columns that a product packs together.
+const PANEL: usize = 64;
+
+/// Units that a product is cut in: enough for the threads, few enough that packing an operand for each costs little. With
+/// few rows nothing is packed, and more units give each thread the same share.
 pub(super) const UNITS: usize = 8;
+const SKINNY_UNITS: usize = 32;
 
 /// One side of a product: the axes that merged into a dimension, and its strides in the operand and in the result.
 struct Side {
@@ -49,7 +57,7 @@ impl Lowering<'_> {
         if o.products.cols.out != 1 && o.products.rows.out == 1 {
             o = self.operands(v, true)?;
         }
-        let launch = o.products.launch(self.cx.g, &o.a, &o.b, &o.c);
+        let launch = o.products.launch(&self.cx, &o.a, &o.b, &o.c);
         self.steps.push(Step::Launch(launch));
         Ok(())
     }
@@ -88,11 +96,11 @@ impl Lowering<'_> {
         let (mut flops, mut bytes) = (0, 0);
         for o in &fused {
             let p = &o.products;
-            let one = p.gemm((&o.a, &o.b, &o.c), Cut { rows: true, tile: t });
+            let one = p.gemm((&o.a, &o.b, &o.c), Cut { m: t, n: p.cols.len });
             let steps = walk_steps(g, &p.walk, &o.a, &o.b, one);
             let deep = p.k.0 * steps.len();
             flops += (2 * m * p.cols.len * deep) as u64;
-            bytes += 4 * (m * deep + p.cols.len * deep) as u64;
+            bytes += (self.cx.width(&o.a) * m * deep + self.cx.width(&o.b) * p.cols.len * deep) as u64;
             stages.extend(steps);
         }
         let mut s = Stream::new(&self.cx, Some(id));
@@ -149,22 +157,45 @@ pub(super) fn tile(len: usize, units: usize) -> usize {
     wanted.clamp(64, 512).min(len)
 }
 
-/// Along which side a product is cut, in tiles of this length.
+/// The tiles that a product is cut in: rows and columns of one unit.
 #[derive(Clone, Copy)]
 struct Cut {
-    rows: bool,
-    tile: usize,
+    m: usize,
+    n: usize,
+}
+
+impl Cut {
+    fn new(m: usize, n: usize, separate: usize) -> Cut {
+        let units = UNITS.div_ceil(separate);
+        if m <= SKINNY {
+            let n_tile = n.div_ceil(SKINNY_UNITS.div_ceil(separate)).next_multiple_of(16);
+            return Cut { m, n: n_tile.min(512).min(n) };
+        }
+        if m >= MANY || n < 2 * PANEL {
+            return if m * 4 >= n { Cut { m: tile(m, units), n } } else { Cut { m, n: tile(n, units) } };
+        }
+        // Each unit packs its columns: halves of the rows do so twice, for shares that are even.
+        let halves = m >= 2 * PANEL && n < 4 * UNITS * PANEL;
+        let m_tile = if halves { m.div_ceil(2) } else { m };
+        let n_tile = n.div_ceil(units.div_ceil(m.div_ceil(m_tile))).next_multiple_of(PANEL);
+        Cut { m: m_tile, n: n_tile.min(512).min(n) }
+    }
 }
 
 impl Products {
-    fn launch(&self, g: &Graph, a: &Storage, b: &Storage, c: &Storage) -> Launch {
+    fn launch(&self, cx: &Cx, a: &Storage, b: &Storage, c: &Storage) -> Launch {
+        let g = cx.g;
         let (m, n, k) = (self.rows.len, self.cols.len, self.k.0);
         let separate: usize = self.grid.iter().map(|x| g.len(*x)).product();
-        let rows = m > SKINNY && m * 4 >= n;
-        let len = if rows { m } else { n };
-        let cut = Cut { rows, tile: tile(len, UNITS.div_ceil(separate)) };
+        let cut = Cut::new(m, n, separate);
         let gemm = self.gemm((a, b, c), cut);
-        let grid = self.grid.iter().map(|x| g.len(*x) as u32).chain([len.div_ceil(cut.tile) as u32]).collect();
+        let mut grid: Vec<u32> = self.grid.iter().map(|x| g.len(*x) as u32).collect();
+        grid.extend(
+            [(m, cut.m), (n, cut.n)].iter().filter(|(len, tile)| len > tile).map(|(l, t)| l.div_ceil(*t) as u32),
+        );
+        if grid.is_empty() {
+            grid.push(1);
+        }
         let stages = walk_steps(g, &self.walk, a, b, gemm);
         let steps = stages.len();
         Launch {
@@ -173,34 +204,33 @@ impl Products {
             grid,
             stages,
             flops: (2 * separate * m * n * k * steps) as u64,
-            bytes: (4 * separate * (m * n + (m + n) * k * steps)) as u64,
+            bytes: (separate * (4 * m * n + (cx.width(a) * m + cx.width(b) * n) * k * steps)) as u64,
         }
     }
 
     /// The product of one unit.
     fn gemm(&self, (a, b, c): (&Storage, &Storage, &Storage), cut: Cut) -> Gemm {
-        let dim = self.grid.len() as u8;
-        let extent = |len: usize, this: bool| {
-            if this == cut.rows && len > cut.tile {
-                Extent::Tile { dim, tile: cut.tile as u32, len: len as u32 }
-            } else {
-                Extent::Fixed(len as u32)
-            }
+        let (r, q) = (&self.rows, &self.cols);
+        // A side that is cut has a dimension of the grid, rows before columns.
+        let (cut_m, cut_n) = (r.len > cut.m, q.len > cut.n);
+        let extent = |len: usize, tile: usize, dim: usize| match len > tile {
+            true => Extent::Tile { dim: dim as u8, tile: tile as u32, len: len as u32 },
+            false => Extent::Fixed(len as u32),
         };
-        let matrix = |s: &Storage, row: i64, col: i64, along: i64| {
+        let matrix = |s: &Storage, (row, col): (i64, i64), [m, n]: [i64; 2]| {
             let mut unit: Vec<i64> = self.grid.iter().map(|x| s.stride(*x)).collect();
-            unit.push(along * cut.tile as i64);
+            unit.extend(cut_m.then_some(m * cut.m as i64));
+            unit.extend(cut_n.then_some(n * cut.n as i64));
             Matrix { buffer: s.buffer, base: s.base, unit, iter: 0, row, col }
         };
-        let (r, q) = (&self.rows, &self.cols);
-        let of = |this: bool, stride: i64| if this == cut.rows { stride } else { 0 };
+        let dim = self.grid.len();
         Gemm {
-            m: extent(r.len, true),
-            n: extent(q.len, false),
+            m: extent(r.len, cut.m, dim),
+            n: extent(q.len, cut.n, dim + cut_m as usize),
             k: Extent::Fixed(self.k.0 as u32),
-            a: matrix(a, r.stride, self.k.1, of(true, r.stride)),
-            b: matrix(b, self.k.2, q.stride, of(false, q.stride)),
-            c: matrix(c, r.out, q.out, if cut.rows { r.out } else { q.out }),
+            a: matrix(a, (r.stride, self.k.1), [r.stride, 0]),
+            b: matrix(b, (self.k.2, q.stride), [0, q.stride]),
+            c: matrix(c, (r.out, q.out), [r.out, q.out]),
             alpha: 1.0,
             accumulate: false,
         }

@@ -291,7 +291,8 @@ impl<'a> Stream<'a> {
             }
             Op::Cast(d) => {
                 let x = arg(self, 0);
-                self.push(KOp::Cast(*d), &[x], *d)
+                // A bf16 of memory was widened when it was loaded.
+                if self.k.value(x).dtype == *d { x } else { self.push(KOp::Cast(*d), &[x], *d) }
             }
             Op::StopGradient => arg(self, 0),
             Op::Reduce { kind, axes } => self.reduce(*kind, *axes, n.args[0], map, guard),

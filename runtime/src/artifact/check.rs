@@ -57,11 +57,17 @@ pub fn manifest(m: &Manifest, code: u64) -> Check {
         let place = format!("state `{}`", s.name);
         match m.params.iter().find(|p| p.name == *init) {
             None => return fail(place, format!("it starts as the parameter `{init}`, which does not exist")),
-            Some(p) if s.dtype != DType::F32 || !s.shape.ends_with(&p.shape) => {
+            Some(p) if !s.shape.ends_with(&p.shape) => {
                 return fail(place, format!("its shape {:?} does not end with {:?} of `{init}`", s.shape, p.shape));
+            }
+            Some(p) if s.dtype != DType::F32 || p.dtype != DType::F32 => {
+                return fail(place, format!("it is {} and starts as `{init}`, {}; expected f32", s.dtype, p.dtype));
             }
             Some(_) => (),
         }
+    }
+    if let Some(p) = m.params.iter().find(|p| !p.dtype.is_float()) {
+        return fail(format!("parameter `{}`", p.name), format!("it is {}, expected f32 or bf16", p.dtype));
     }
     for t in &m.tables {
         if t.shape.len() != 2 {
@@ -128,7 +134,7 @@ impl Program<'_> {
 
     fn buffer(&self, b: &Buffer) -> Check {
         let m = self.m;
-        let param = |n: &str| m.params.iter().find(|p| p.name == n).map(|p| (DType::F32, &p.shape));
+        let param = |n: &str| m.params.iter().find(|p| p.name == n).map(|p| (p.dtype, &p.shape));
         let state = |n: &str| m.states.iter().find(|s| s.name == n).map(|s| (s.dtype, &s.shape));
         let table = |n: &str| m.tables.iter().find(|t| t.name == n).map(|t| (DType::F32, &t.shape));
         let input = |n: &str| self.p.inputs.iter().find(|p| p.name == n).map(|p| (p.dtype, &p.shape));
@@ -226,8 +232,9 @@ impl Program<'_> {
         for (name, x, rows, cols) in [("A", &g.a, &g.m, &g.k), ("B", &g.b, &g.k, &g.n), ("C", &g.c, &g.m, &g.n)] {
             self.matrix(x, rows, cols, space).map_err(|what| format!("matrix {name}: {what}"))?;
         }
-        match self.find(g.c.buffer)?.place {
-            Place::Table(_) | Place::Input(_) => Err("C is a table or an input".into()),
+        match self.find(g.c.buffer)? {
+            Buffer { place: Place::Table(_) | Place::Input(_), .. } => Err("C is a table or an input".into()),
+            c if c.dtype != DType::F32 => Err(format!("matrix C: buffer `{}` is {}, expected f32", c.name, c.dtype)),
             _ => Ok(()),
         }
     }
@@ -235,8 +242,8 @@ impl Program<'_> {
     fn matrix(&self, m: &Matrix, rows: &Extent, cols: &Extent, space: Space) -> Result<(), String> {
         let b = self.find(m.buffer)?;
         strides(&m.unit, space)?;
-        if b.dtype != DType::F32 {
-            return Err(format!("buffer `{}` is {}, expected f32", b.name, b.dtype));
+        if !b.dtype.is_float() {
+            return Err(format!("buffer `{}` is {}, expected f32 or bf16", b.name, b.dtype));
         }
         within(bounds::matrix(m, rows, cols, space), b.len as i128, b)
     }

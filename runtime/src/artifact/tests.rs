@@ -55,7 +55,7 @@ fn truncation_version_and_foreign_files_have_their_own_words() {
     }
     let mut other = b.clone();
     other[8] = 9;
-    assert!(error(&other).contains("the artifact has format 9, expected 1"));
+    assert!(error(&other).contains("the artifact has format 9, expected 2"));
     other[0] = b'X';
     assert!(error(&other).contains("not an artifact's mark"));
     let e = Artifact::open(Path::new("/nonexistent/model.lolm")).unwrap_err().to_string();
@@ -83,6 +83,16 @@ fn a_plan_cannot_reach_outside_its_buffers() {
         ("matrix C: elements 0..=40", |m| gemm(m).c.row = 11),
         ("there is no buffer 9", |m| gemm(m).c.buffer = BufferId(9)),
         ("C is a table or an input", |m| gemm(m).c = gemm(m).a.clone()),
+        ("matrix C: buffer", |m| {
+            let scratch = &mut m.programs[0].buffers[2];
+            (scratch.dtype, scratch.len) = (lolm_ir::DType::Bf16, 40);
+        }),
+        ("f32[96], but `w` is bf16[8, 12]", |m| m.params[0].dtype = lolm_ir::DType::Bf16),
+        ("it is i32, expected f32 or bf16", |m| m.params[0].dtype = lolm_ir::DType::I32),
+        ("it is f32 and starts as `w`, bf16; expected f32", |m| {
+            m.states = vec![crate::testing::state("s", &[8, 12], Some("w"))];
+            m.params[0].dtype = lolm_ir::DType::Bf16;
+        }),
         ("2 unit strides for a grid of 1", |m| gemm(m).a.unit = vec![1, 2]),
         ("Tile { dim: 1", |m| gemm(m).m = Extent::Tile { dim: 1, tile: 4, len: 10 }),
         ("Tile { dim: 0, tile: 0", |m| gemm(m).m = Extent::Tile { dim: 0, tile: 0, len: 10 }),

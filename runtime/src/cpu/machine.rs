@@ -49,7 +49,7 @@ impl Machine {
     pub fn new(artifact: Artifact, threads: usize, isa: Isa) -> Result<Machine, MachineError> {
         let isa = if Isa::available().contains(&isa) { isa } else { Isa::detect() };
         let m = &artifact.manifest;
-        let params = Store::new(m.params.iter().map(|p| (p.name.as_str(), DType::F32, p.shape.as_slice())))?;
+        let params = Store::new(m.params.iter().map(|p| (p.name.as_str(), p.dtype, p.shape.as_slice())))?;
         let states = Store::new(m.states.iter().map(|s| (s.name.as_str(), s.dtype, s.shape.as_slice())))?;
         let tables = tables(m)?;
         let most = |f: fn(&Plan) -> u64| m.programs.iter().map(f).max().unwrap_or(0) as usize;
@@ -105,6 +105,9 @@ impl Machine {
     }
     pub fn param_mut(&mut self, slot: usize) -> &mut [f32] {
         self.params.view_mut(slot)
+    }
+    pub fn write_param(&mut self, slot: usize, at: usize, values: impl Iterator<Item = f32>) {
+        self.params.write(slot, at, values);
     }
     pub fn states(&self) -> &Store {
         &self.states

@@ -36,6 +36,31 @@ fn a_product_with_an_epilogue_gives_the_same_bits_on_any_threads_and_instruction
     }
 }
 
+#[test]
+fn weights_in_bf16_are_rounded_and_give_the_bits_of_the_same_numbers_in_f32() {
+    let (m, n, k) = (11, 70, 300);
+    let mut half = linear(m, n, k);
+    half.params[0].dtype = DType::Bf16;
+    half.programs[0].buffers[1].dtype = DType::Bf16;
+    let x = Tensor::f32(&[m as usize, k as usize], noise((m * k) as usize));
+    let run = |manifest: &Manifest, w: &[f32], threads, isa| {
+        let mut model = Model::load_with(artifact(manifest), threads, isa).unwrap();
+        model.write_param(0, 0, w[..999].iter().copied());
+        model.write_param(0, 999, w[999..].iter().copied());
+        bits(&model.call("linear", &[("x", x.clone())]).unwrap()["y"])
+    };
+    let w = noise((n * k) as usize);
+    let rounded: Vec<f32> = w.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+    let want = run(&linear(m, n, k), &rounded, 1, Isa::Portable);
+    assert_ne!(want, run(&linear(m, n, k), &w, 1, Isa::Portable));
+    for threads in [1, 2] {
+        for isa in Isa::available() {
+            assert_eq!(run(&half, &w, threads, isa), want, "{threads} threads, {isa:?}");
+            assert_eq!(run(&half, &rounded, threads, isa), want, "{threads} threads, {isa:?}");
+        }
+    }
+}
+
 /// One kernel over its own units, then a loop in which each round doubles the next row.
 fn rows() -> Manifest {
     let f32s = |place, n| buffer(place, DType::F32, n);

@@ -13,31 +13,42 @@ pub fn init(model: &mut Model, seed: u64) {
         .map(|p| (p.name.clone(), p.init, p.shape.last().copied().unwrap_or(1)))
         .collect();
     for (slot, (name, how, last)) in records.into_iter().enumerate() {
-        fill(model.param_mut(slot), how, last, &Draws::new(seed, &name));
+        let draws = Draws::new(seed, &name);
+        let len = model.params().slots()[slot].len;
+        let mut values = [0.0; CHUNK];
+        for at in (0..len).step_by(CHUNK) {
+            let values = &mut values[..CHUNK.min(len - at)];
+            fill(values, at, how, last, &draws);
+            model.write_param(slot, at, values.iter().copied());
+        }
     }
     model.reset_states();
 }
 
-fn fill(to: &mut [f32], how: Init, last: usize, draws: &Draws) {
+/// Elements that are drawn at once; even, as normal numbers come in pairs.
+const CHUNK: usize = 4096;
+
+/// Fills `to`, which begins at the parameter's element `at`, an even one.
+fn fill(to: &mut [f32], at: usize, how: Init, last: usize, draws: &Draws) {
     match how {
         Init::Zeros => to.fill(0.0),
         Init::Constant(x) => to.fill(x),
         Init::Normal(std) => {
             for (i, pair) in to.chunks_mut(2).enumerate() {
-                let normal = draws.normals(i as u64).map(|x| (x * std as f64) as f32);
+                let normal = draws.normals((at / 2 + i) as u64).map(|x| (x * std as f64) as f32);
                 pair.copy_from_slice(&normal[..pair.len()]);
             }
         }
         Init::LogRange => {
             for (i, x) in to.iter_mut().enumerate() {
-                *x = libm::log((i % last.max(1) + 1) as f64) as f32;
+                *x = libm::log(((at + i) % last.max(1) + 1) as f64) as f32;
             }
         }
         Init::Decay { lo, hi } => {
             let (lo, hi) = (lo as f64 * lo as f64, hi as f64 * hi as f64);
             for (i, pair) in to.chunks_mut(2).enumerate() {
                 // softplus⁻¹(-log a) of a = sqrt(draw): log(1/a - 1).
-                let param = draws.uniforms(i as u64).map(|u| -0.5 * libm::log(lo + u * (hi - lo)));
+                let param = draws.uniforms((at / 2 + i) as u64).map(|u| -0.5 * libm::log(lo + u * (hi - lo)));
                 let param = param.map(|y| inverse_softplus(y) as f32);
                 pair.copy_from_slice(&param[..pair.len()]);
             }
@@ -45,7 +56,8 @@ fn fill(to: &mut [f32], how: Init, last: usize, draws: &Draws) {
         Init::DtBias { lo, hi } => {
             let (lo, hi) = (libm::log(lo as f64), libm::log(hi as f64));
             for (i, pair) in to.chunks_mut(2).enumerate() {
-                let bias = draws.uniforms(i as u64).map(|u| inverse_softplus(libm::exp(lo + u * (hi - lo))) as f32);
+                let bias =
+                    draws.uniforms((at / 2 + i) as u64).map(|u| inverse_softplus(libm::exp(lo + u * (hi - lo))) as f32);
                 pair.copy_from_slice(&bias[..pair.len()]);
             }
         }
@@ -91,7 +103,12 @@ mod tests {
 
     fn drawn(how: Init, n: usize, last: usize, seed: u64, name: &str) -> Vec<f32> {
         let mut x = vec![f32::NAN; n];
-        fill(&mut x, how, last, &Draws::new(seed, name));
+        for (i, x) in x.chunks_mut(CHUNK).enumerate() {
+            fill(x, i * CHUNK, how, last, &Draws::new(seed, name));
+        }
+        let mut whole = vec![f32::NAN; n];
+        fill(&mut whole, 0, how, last, &Draws::new(seed, name));
+        assert_eq!(x, whole, "chunks change nothing");
         x
     }
 

@@ -8,6 +8,7 @@ use crate::spec::{self, Overrides};
 use crate::table::Table;
 use anyhow::{Result, ensure};
 use clap::Args;
+use lolm_passes::pipeline::Weights;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -54,7 +55,7 @@ impl Compile {
         for _ in 0..self.repeat.max(1) {
             let start = Instant::now();
             let sources = self.programs.sources(&named.spec, &USUAL)?;
-            let (c, module, mut passes) = compiled(&named, &sources, &Dump::default())?;
+            let (c, module, mut passes) = compiled(&named, &sources, Weights::F32, &Dump::default())?;
             let total = start.elapsed().as_secs_f64();
             passes.insert(0, Time { pass: "build the graphs".into(), seconds: 0.0 });
             passes[0].seconds = total - passes.iter().map(|t| t.seconds).sum::<f64>();

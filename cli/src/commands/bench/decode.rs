@@ -1,13 +1,14 @@
 //! `lolm bench decode`: tokens a second, and the weights read for them against what the memory can give.
+use super::profile::{Share, shares, table};
 use super::{least, median};
 use crate::compiler::in_memory;
 use crate::output::{bytes, seconds, show};
-use crate::programs::{Kind, ProgramArgs};
+use crate::programs::{Kind, ProgramArgs, WeightsDtype};
 use crate::spec::{self, Overrides};
 use anyhow::Result;
 use clap::Args;
 use lolm_ir::plan::{Place, Plan};
-use lolm_runtime::bench::read_bandwidth;
+use lolm_runtime::bench::{Profile, read_bandwidth};
 use lolm_runtime::generate::Generator;
 use lolm_runtime::{Model, weights};
 use serde::Serialize;
@@ -33,6 +34,12 @@ pub struct Decode {
     /// Measured tokens
     #[arg(short = 'n', long, default_value_t = 64, value_name = "N")]
     tokens: usize,
+    /// Launches to list, the longest first; equal layers together
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    top: usize,
+    /// What the weights are stored as
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    weights_dtype: WeightsDtype,
     /// Threads, on which the results do not depend
     #[arg(long, default_value_t = crate::threads(), value_name = "N")]
     threads: usize,
@@ -57,13 +64,15 @@ struct Report {
     read_bytes_per_second: f64,
     /// Median over the rounds of what a round's tokens read against what was read just before it.
     share: f64,
+    kinds: Vec<Share>,
+    launches: Vec<Share>,
 }
 
 impl Decode {
     pub fn run(self) -> Result<()> {
         let named = spec::find(&self.spec, &self.overrides)?;
         let sources = ProgramArgs::default().sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
-        let mut model = Model::load(in_memory(&named, &sources)?, self.threads)?;
+        let mut model = Model::load(in_memory(&named, &sources, self.weights_dtype.into())?, self.threads)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let weight_bytes = weight_bytes(model.plan(model.program("decode")?));
         let settings = crate::training::settings(&named.spec, None, None);
@@ -72,7 +81,7 @@ impl Decode {
         let start = Instant::now();
         g.extend(&(0..self.prompt).map(token).collect::<Vec<_>>())?;
         let prompt_seconds = start.elapsed().as_secs_f64();
-        let (mut times, mut reads, mut shares) = (vec![], vec![], vec![]);
+        let (mut times, mut reads, mut of_memory) = (vec![], vec![], vec![]);
         for round in 0..ROUNDS {
             let read = read_bandwidth(self.threads, SWEEP)?;
             let mut now = vec![];
@@ -82,12 +91,14 @@ impl Decode {
                 now.push(start.elapsed().as_secs_f64());
             }
             if !now.is_empty() {
-                shares.push(weight_bytes as f64 / median(&now) / read);
+                of_memory.push(weight_bytes as f64 / median(&now) / read);
             }
             reads.push(read);
             times.append(&mut now);
         }
         let seconds_median = median(&times);
+        let program = model.program("decode")?;
+        let (kinds, launches) = shares(&Profile::of(&mut model, program, 5), self.top);
         let report = Report {
             spec: named.name,
             threads: self.threads,
@@ -100,7 +111,9 @@ impl Decode {
             weight_bytes,
             weight_bytes_per_second: weight_bytes as f64 / seconds_median,
             read_bytes_per_second: median(&reads),
-            share: median(&shares),
+            share: median(&of_memory),
+            kinds,
+            launches,
         };
         show(self.json, &report, Report::show)
     }
@@ -119,7 +132,7 @@ impl Report {
     fn show(&self) -> String {
         format!(
             "{}, {} threads: {:.1} tokens/s, {} a token (least {}); {} tokens of prompt in {}\n\
-             weights: {} a token, {}/s; memory reads {}/s here: {:.0} %\n",
+             weights: {} a token, {}/s; memory reads {}/s here: {:.0} %\n\n{}{}",
             self.spec,
             self.threads,
             self.tokens_per_second,
@@ -131,6 +144,8 @@ impl Report {
             bytes(self.weight_bytes_per_second as u64),
             bytes(self.read_bytes_per_second as u64),
             100.0 * self.share,
+            table(&self.kinds),
+            table(&self.launches),
         )
     }
 }

@@ -1,15 +1,15 @@
 //! `lolm bench train`: how long a training step takes, and where the time goes.
+use super::profile::{Share, shares, table};
 use super::{least, median, tokens};
 use crate::compiler::in_memory;
-use crate::inspect::plan::word;
 use crate::output::{scaled, seconds, show};
 use crate::peak;
 use crate::programs::{Kind, ProgramArgs};
 use crate::spec::{self, Overrides};
-use crate::table::Table;
 use anyhow::Result;
 use clap::Args;
-use lolm_runtime::bench::{Profile, Row};
+use lolm_passes::pipeline::Weights;
+use lolm_runtime::bench::Profile;
 use lolm_runtime::train::Trainer;
 use lolm_runtime::{Model, weights};
 use serde::Serialize;
@@ -62,23 +62,12 @@ struct Report {
     launches: Vec<Share>,
 }
 
-/// Part of a measured run. Threads meet after every launch there, so it is slower than the steps above.
-#[derive(Serialize)]
-struct Share {
-    kind: String,
-    name: String,
-    seconds: f64,
-    share: f64,
-    gflops_per_second: f64,
-    gbytes_per_second: f64,
-}
-
 impl Train {
     pub fn run(self) -> Result<()> {
         let named = spec::find(&self.spec, &self.overrides)?;
         let programs = ProgramArgs { batch: self.batch, seq: self.seq, ..Default::default() };
         let sources = programs.sources(&named.spec, &[Kind::Train])?;
-        let mut model = Model::load(in_memory(&named, &sources)?, self.threads)?;
+        let mut model = Model::load(in_memory(&named, &sources, Weights::F32)?, self.threads)?;
         peak::reset();
         weights::init(&mut model, named.spec.training.seed as u64);
         let t = &named.spec.training;
@@ -100,9 +89,7 @@ impl Train {
         let program = trainer.program();
         let profile = Profile::of(trainer.model_mut(), program, 2);
         let flops: f64 = profile.launches.iter().map(|l| l.flops).sum();
-        let total = profile.seconds();
-        let mut longest: Vec<&Row> = profile.launches.iter().collect();
-        longest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        let (kinds, launches) = shares(&profile, self.top);
         let seconds_median = median(&times);
         let report = Report {
             spec: named.name,
@@ -117,23 +104,10 @@ impl Train {
             gflops_per_second: flops / seconds_median / 1e9,
             loss,
             peak_bytes,
-            kinds: profile.by_kind().iter().map(|r| Share::of(r, total)).collect(),
-            launches: longest.into_iter().take(self.top).map(|r| Share::of(r, total)).collect(),
+            kinds,
+            launches,
         };
         show(self.json, &report, Report::show)
-    }
-}
-
-impl Share {
-    fn of(r: &Row, total: f64) -> Share {
-        Share {
-            kind: word(&r.kind),
-            name: r.name.clone(),
-            seconds: r.seconds,
-            share: r.seconds / total,
-            gflops_per_second: r.gflops(),
-            gbytes_per_second: r.gbytes(),
-        }
     }
 }
 
@@ -154,20 +128,8 @@ impl Report {
             peak::show(self.peak_bytes),
             self.loss,
         );
-        for list in [&self.kinds, &self.launches] {
-            let mut t = Table::new(&["kind", "", ">time", ">share", ">GFLOP/s", ">GB/s"]);
-            for s in list {
-                t.row(&[
-                    s.kind.clone(),
-                    s.name.clone(),
-                    seconds(s.seconds),
-                    format!("{:.1} %", 100.0 * s.share),
-                    format!("{:.1}", s.gflops_per_second),
-                    format!("{:.1}", s.gbytes_per_second),
-                ]);
-            }
-            out += &format!("{t}\n");
-        }
+        out += &table(&self.kinds);
+        out += &table(&self.launches);
         out
     }
 }

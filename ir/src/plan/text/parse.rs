@@ -212,8 +212,9 @@ impl Parser {
         let name = self.at_name("the tensor's name")?;
         match kind.as_str() {
             "param" => {
-                let shape = self.shape()?;
-                m.params.push(ParamRecord { name, shape, init: self.init()? });
+                self.mark(':')?;
+                let (dtype, shape) = (self.dtype()?, self.shape()?);
+                m.params.push(ParamRecord { name, dtype, shape, init: self.init()? });
             }
             "state" => {
                 self.mark(':')?;

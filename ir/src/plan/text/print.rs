@@ -32,7 +32,8 @@ pub fn plan(p: &Plan, kernels: &[Kernel]) -> String {
 
 pub fn module(m: &Module) -> String {
     let mut out = "module\n".to_string();
-    let params = m.params.iter().map(|p| format!("param {}{} {}", at(&p.name), shape(&p.shape), init(p.init)));
+    let params =
+        m.params.iter().map(|p| format!("param {}: {}{} {}", at(&p.name), p.dtype, shape(&p.shape), init(p.init)));
     let states = m.states.iter().map(|s| {
         let from = s.init.as_ref().map_or(String::new(), |from| format!(" init {}", at(from)));
         format!("state {}: {}{}{from}", at(&s.name), s.dtype, shape(&s.shape))

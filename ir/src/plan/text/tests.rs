@@ -66,6 +66,7 @@ fn a_module_reads_back() {
     let params =
         [Init::Zeros, Init::Constant(1.0), Init::Normal(0.02), Init::LogRange, Init::DtBias { lo: 1e-3, hi: 0.1 }];
     let params = params.into_iter().enumerate();
+    let stored = [DType::F32, DType::Bf16];
     let state = |name: &str, init: Option<&str>| StateRecord {
         name: name.into(),
         dtype: DType::I32,
@@ -76,7 +77,9 @@ fn a_module_reads_back() {
     let m = Module {
         kernels: vec![k.clone(), Kernel { name: "again".into(), ..k }],
         plans: vec![sample.clone(), Plan { program: "other".into(), ..sample }],
-        params: params.map(|(i, init)| ParamRecord { name: format!("p{i}"), shape: vec![i; i], init }).collect(),
+        params: params
+            .map(|(i, init)| ParamRecord { name: format!("p{i}"), dtype: stored[i % 2], shape: vec![i; i], init })
+            .collect(),
         states: vec![state("s", None), state("t", Some("p 0"))],
         tables: vec![
             TableRecord { name: "cos".into(), shape: vec![3, 4], table: Table::RopeCos { theta: 1e4, scaling: None } },

@@ -7,7 +7,7 @@ pub struct Avx512;
 
 const LANES: usize = 16;
 /// Up to this many rows, reading B takes longer than computing with it.
-const PACED_BY_MEMORY: usize = 2;
+const PACED_BY_MEMORY: usize = 4;
 
 /// How elements become vectors of 16 f32. A *word* is 32 bits of memory: one term of f32, two of bf16.
 pub trait Load: Copy {

@@ -1,0 +1,224 @@
+//! `lolm bench prefill`: how fast a prompt is taken in, how fast its products are alone, and how fast a public library
+//! computes the same products in the same sitting.
+use super::{least, median};
+use crate::compiler::module;
+use crate::output::{scaled, seconds, show};
+use crate::programs::{Kind, ProgramArgs, WeightsDtype};
+use crate::spec::{self, Overrides};
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use lolm_ir::plan::{Extent, Gemm, Launch, Plan, Stage, Step};
+use lolm_runtime::generate::Generator;
+use lolm_runtime::{Artifact, Model, weights};
+use serde::Serialize;
+use std::time::Instant;
+
+mod reference;
+use reference::Reference;
+
+/// The program and the products take turns: on a shared machine the pace changes within seconds.
+const ROUNDS: usize = 5;
+
+/// Products of fewer rows are bound by memory, and are what `bench decode` measures.
+const MANY_ROWS: u32 = 17;
+
+/// Measure how a prompt is taken in: tokens a second, arithmetic, and the products alone
+#[derive(Args, Debug)]
+pub struct Prefill {
+    /// A spec file, or the name of a built-in spec
+    #[arg(long, default_value = "lolm-demo")]
+    spec: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    /// Tokens of the prompt
+    #[arg(short, long, default_value_t = 512, value_name = "N")]
+    prompt: usize,
+    /// Lengths in which it is taken in, separated by commas [default: as compile chooses them]
+    #[arg(long, value_name = "LENGTHS", value_delimiter = ',')]
+    prefill: Option<Vec<usize>>,
+    /// What the weights are stored as
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    weights_dtype: WeightsDtype,
+    /// Threads, on which the results do not depend
+    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
+    threads: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    spec: String,
+    threads: usize,
+    prompt: usize,
+    /// The chunks in which the prompt went in.
+    chunks: Vec<String>,
+    seconds_min: f64,
+    seconds_median: f64,
+    tokens_per_second: f64,
+    gflops_per_second: f64,
+    /// Products with a weight matrix, of more than 16 rows.
+    products: usize,
+    products_share_of_flops: f64,
+    products_gflops_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<Compared>,
+}
+
+#[derive(Serialize)]
+struct Compared {
+    library: &'static str,
+    gflops_per_second: f64,
+    /// Median over the rounds of our products' pace against the library's, f32 both.
+    ratio: f64,
+}
+
+impl Prefill {
+    pub fn run(self) -> Result<()> {
+        let named = spec::find(&self.spec, &self.overrides)?;
+        let programs = ProgramArgs { prefill: self.prefill.clone(), ..Default::default() };
+        let sources = programs.sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
+        let (mut m, _) = module(&sources, self.weights_dtype.into(), &Default::default())?;
+        // Beside each program, one of its products alone, on the same memory.
+        let alone: Vec<Plan> = m.plans.iter().map(products_alone).collect();
+        m.plans.extend(alone);
+        let compiled = lolm_codegen::compile(&m, &Default::default())?;
+        let artifact = Artifact::from_bytes(compiled.bytes).context("bug: the artifact just compiled is refused")?;
+        let mut model = Model::load(artifact, self.threads)?;
+        weights::init(&mut model, named.spec.training.seed as u64);
+        let settings = crate::training::settings(&named.spec, None, None);
+        let tokens: Vec<u32> = (0..self.prompt).map(|i| (i * 7919 % named.spec.vocab_size) as u32).collect();
+        let chunks: Vec<String> = {
+            let g = Generator::new(&mut model, settings)?;
+            g.cut(self.prompt).into_iter().map(|p| g.program_name(p).into()).collect()
+        };
+        ensure!(!chunks.is_empty(), "a prompt of 0 tokens takes no time");
+        let plans = |model: &Model, prefix: &str| -> Result<Vec<Plan>> {
+            let one = |c: &String| Ok(model.plan(model.program(&format!("{prefix}{c}"))?).clone());
+            chunks.iter().map(one).collect()
+        };
+        let (whole, alone) = (plans(&model, "")?, plans(&model, ALONE)?);
+        let launches: Vec<&Launch> = alone.iter().flat_map(launches_of).collect();
+        let mut reference =
+            Reference::new(launches.iter().flat_map(|l| l.stages.iter()).filter_map(gemm), self.threads);
+        let (mut times, mut products, mut theirs) = (vec![], vec![], vec![]);
+        for round in 0..=ROUNDS {
+            let mut g = Generator::new(&mut model, settings)?;
+            let start = Instant::now();
+            g.extend(&tokens)?;
+            let time = start.elapsed().as_secs_f64();
+            let programs = chunks.iter().map(|c| model.program(&format!("{ALONE}{c}")));
+            let programs = programs.collect::<Result<Vec<_>, _>>()?;
+            let start = Instant::now();
+            programs.into_iter().for_each(|p| model.run(p));
+            let product_time = start.elapsed().as_secs_f64();
+            let reference_time = reference.run();
+            // The first round touches the memory.
+            if round > 0 {
+                times.push(time);
+                products.push(product_time);
+                theirs.extend(reference_time);
+            }
+        }
+        let flops = |plans: &[Plan]| plans.iter().flat_map(launches_of).map(|l| l.flops as f64).sum::<f64>();
+        let (all, alone) = (flops(&whole), flops(&alone));
+        let ratios: Vec<f64> = theirs.iter().zip(&products).map(|(theirs, ours)| theirs / ours).collect();
+        let compared = (!theirs.is_empty()).then(|| Compared {
+            library: reference::LIBRARY,
+            gflops_per_second: alone / median(&theirs) / 1e9,
+            ratio: median(&ratios),
+        });
+        let report = Report {
+            spec: named.name,
+            threads: self.threads,
+            prompt: self.prompt,
+            chunks,
+            seconds_min: least(&times),
+            seconds_median: median(&times),
+            tokens_per_second: self.prompt as f64 / median(&times),
+            gflops_per_second: all / median(&times) / 1e9,
+            products: launches.len(),
+            products_share_of_flops: alone / all,
+            products_gflops_per_second: alone / median(&products) / 1e9,
+            reference: compared,
+        };
+        show(self.json, &report, Report::show)
+    }
+}
+
+/// What the program of a program's products is called.
+const ALONE: &str = "products_of_";
+
+fn launches_of(p: &Plan) -> impl Iterator<Item = &Launch> {
+    p.steps.iter().flat_map(|s| match s {
+        Step::Launch(l) => std::slice::from_ref(l),
+        Step::Repeat { body, .. } => body.as_slice(),
+    })
+}
+
+fn gemm(s: &Stage) -> Option<&Gemm> {
+    match s {
+        Stage::Gemm(g) => Some(g),
+        Stage::Kernel(_) | Stage::Group(_) | Stage::Routed(_) => None,
+    }
+}
+
+/// The plan with nothing but launches of one product of many rows.
+fn products_alone(p: &Plan) -> Plan {
+    let wanted = |l: &Launch| match l.stages.as_slice() {
+        [Stage::Gemm(g)] => {
+            // One product and not many of a batch: the grid counts its tiles alone.
+            let cut = [&g.m, &g.n].into_iter().filter(|e| matches!(e, Extent::Tile { .. })).count();
+            l.grid.len() == cut.max(1) && [&g.m, &g.n].into_iter().all(|e| length(e) >= MANY_ROWS)
+        }
+        _ => false,
+    };
+    let kept = launches_of(p).filter(|l| wanted(l)).cloned().map(Step::Launch).collect();
+    Plan { program: format!("{ALONE}{}", p.program), steps: kept, ..p.clone() }
+}
+
+/// The whole length of a dimension that may be cut in tiles.
+fn length(e: &Extent) -> u32 {
+    match e {
+        Extent::Fixed(n) | Extent::Tile { len: n, .. } => *n,
+        Extent::Seen { .. } => 0,
+    }
+}
+
+impl Report {
+    fn show(&self) -> String {
+        let rate = |gflops: f64| scaled(gflops * 1e9, "FLOP/s");
+        let compared = match &self.reference {
+            Some(c) => format!(
+                "{} on the same shapes, f32: {}; ours against it {:.2}",
+                c.library,
+                rate(c.gflops_per_second),
+                c.ratio
+            ),
+            None => "for a comparison with a public library, build with --features gemm-reference".into(),
+        };
+        format!(
+            "{}, {} threads, {} tokens of prompt in {}: {} (least {}), {:.0} tokens/s, {}\n\
+             {} products alone, {:.0} % of the arithmetic: {}\n{compared}\n",
+            self.spec,
+            self.threads,
+            self.prompt,
+            counted(&self.chunks),
+            seconds(self.seconds_median),
+            seconds(self.seconds_min),
+            self.tokens_per_second,
+            rate(self.gflops_per_second),
+            self.products,
+            100.0 * self.products_share_of_flops,
+            rate(self.products_gflops_per_second),
+        )
+    }
+}
+
+/// `2 x prefill_256, decode`: equal neighbours together.
+fn counted(names: &[String]) -> String {
+    let runs: Vec<&[String]> = names.chunk_by(|a, b| a == b).collect();
+    let one = |run: &&[String]| if run.len() == 1 { run[0].clone() } else { format!("{} x {}", run.len(), run[0]) };
+    runs.iter().map(one).collect::<Vec<_>>().join(", ")
+}
