@@ -3,11 +3,11 @@
 use super::{least, median};
 use crate::compiler::module;
 use crate::output::{scaled, seconds, show};
-use crate::programs::{Kind, ProgramArgs, WeightsDtype};
+use crate::programs::{Kind as ProgramKind, ProgramArgs, WeightsDtype};
 use crate::spec::{self, Overrides};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use lolm_ir::plan::{Extent, Gemm, Launch, Plan, Stage, Step};
+use lolm_ir::plan::{Extent, Gemm, Kind, Launch, Plan, Stage, Step};
 use lolm_runtime::generate::Generator;
 use lolm_runtime::{Artifact, Model, weights};
 use serde::Serialize;
@@ -57,10 +57,12 @@ struct Report {
     seconds_min: f64,
     seconds_median: f64,
     tokens_per_second: f64,
-    gflops_per_second: f64,
-    /// Products with a weight matrix, of more than 16 rows.
+    /// Products of more than 16 rows, and their arithmetic: that of attention depends on the position, and is not counted.
     products: usize,
-    products_share_of_flops: f64,
+    flops: f64,
+    /// Over the whole time.
+    gflops_per_second: f64,
+    /// Over the time of the products alone.
     products_gflops_per_second: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<Compared>,
@@ -70,7 +72,7 @@ struct Report {
 struct Compared {
     library: &'static str,
     gflops_per_second: f64,
-    /// Median over the rounds of our products' pace against the library's, f32 both.
+    /// Median over the rounds of our products' pace against the library's.
     ratio: f64,
 }
 
@@ -78,7 +80,7 @@ impl Prefill {
     pub fn run(self) -> Result<()> {
         let named = spec::find(&self.spec, &self.overrides)?;
         let programs = ProgramArgs { prefill: self.prefill.clone(), ..Default::default() };
-        let sources = programs.sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
+        let sources = programs.sources(&named.spec, &[ProgramKind::Prefill, ProgramKind::Decode])?;
         let (mut m, _) = module(&sources, self.weights_dtype.into(), &Default::default())?;
         // Beside each program, one of its products alone, on the same memory.
         let alone: Vec<Plan> = m.plans.iter().map(products_alone).collect();
@@ -94,14 +96,10 @@ impl Prefill {
             g.cut(self.prompt).into_iter().map(|p| g.program_name(p).into()).collect()
         };
         ensure!(!chunks.is_empty(), "a prompt of 0 tokens takes no time");
-        let plans = |model: &Model, prefix: &str| -> Result<Vec<Plan>> {
-            let one = |c: &String| Ok(model.plan(model.program(&format!("{prefix}{c}"))?).clone());
-            chunks.iter().map(one).collect()
-        };
-        let (whole, alone) = (plans(&model, "")?, plans(&model, ALONE)?);
-        let launches: Vec<&Launch> = alone.iter().flat_map(launches_of).collect();
-        let mut reference =
-            Reference::new(launches.iter().flat_map(|l| l.stages.iter()).filter_map(gemm), self.threads);
+        let plan = |c: &String| -> Result<Plan> { Ok(model.plan(model.program(&format!("{ALONE}{c}"))?).clone()) };
+        let alone: Vec<Plan> = chunks.iter().map(plan).collect::<Result<_>>()?;
+        let gemms: Vec<&Gemm> = alone.iter().flat_map(launches_of).flat_map(|l| &l.stages).filter_map(gemm).collect();
+        let mut reference = Reference::new(gemms.iter().copied(), self.threads);
         let (mut times, mut products, mut theirs) = (vec![], vec![], vec![]);
         for round in 0..=ROUNDS {
             let mut g = Generator::new(&mut model, settings)?;
@@ -121,12 +119,12 @@ impl Prefill {
                 theirs.extend(reference_time);
             }
         }
-        let flops = |plans: &[Plan]| plans.iter().flat_map(launches_of).map(|l| l.flops as f64).sum::<f64>();
-        let (all, alone) = (flops(&whole), flops(&alone));
+        let work = |g: &&Gemm| [&g.m, &g.n, &g.k].map(|e| length(e) as f64).iter().product::<f64>();
+        let flops = 2.0 * gemms.iter().map(work).sum::<f64>();
         let ratios: Vec<f64> = theirs.iter().zip(&products).map(|(theirs, ours)| theirs / ours).collect();
         let compared = (!theirs.is_empty()).then(|| Compared {
             library: reference::LIBRARY,
-            gflops_per_second: alone / median(&theirs) / 1e9,
+            gflops_per_second: flops / median(&theirs) / 1e9,
             ratio: median(&ratios),
         });
         let report = Report {
@@ -137,10 +135,10 @@ impl Prefill {
             seconds_min: least(&times),
             seconds_median: median(&times),
             tokens_per_second: self.prompt as f64 / median(&times),
-            gflops_per_second: all / median(&times) / 1e9,
-            products: launches.len(),
-            products_share_of_flops: alone / all,
-            products_gflops_per_second: alone / median(&products) / 1e9,
+            products: gemms.len(),
+            flops,
+            gflops_per_second: flops / median(&times) / 1e9,
+            products_gflops_per_second: flops / median(&products) / 1e9,
             reference: compared,
         };
         show(self.json, &report, Report::show)
@@ -164,18 +162,21 @@ fn gemm(s: &Stage) -> Option<&Gemm> {
     }
 }
 
-/// The plan with nothing but launches of one product of many rows.
+/// The plan with nothing but products of many rows.
 fn products_alone(p: &Plan) -> Plan {
-    let wanted = |l: &Launch| match l.stages.as_slice() {
-        [Stage::Gemm(g)] => {
-            // One product and not many of a batch: the grid counts its tiles alone.
-            let cut = [&g.m, &g.n].into_iter().filter(|e| matches!(e, Extent::Tile { .. })).count();
-            l.grid.len() == cut.max(1) && [&g.m, &g.n].into_iter().all(|e| length(e) >= MANY_ROWS)
-        }
-        _ => false,
-    };
-    let kept = launches_of(p).filter(|l| wanted(l)).cloned().map(Step::Launch).collect();
-    Plan { program: format!("{ALONE}{}", p.program), steps: kept, ..p.clone() }
+    let kept = launches_of(p).filter(|l| l.kind == Kind::Contract).filter_map(|l| {
+        let wanted = |s: &&Stage| gemm(s).is_some_and(|g| is_large(g, l));
+        let stages: Vec<Stage> = l.stages.iter().filter(wanted).cloned().collect();
+        (!stages.is_empty()).then(|| Step::Launch(Launch { stages, ..l.clone() }))
+    });
+    Plan { program: format!("{ALONE}{}", p.program), steps: kept.collect(), ..p.clone() }
+}
+
+/// True for one product of many rows and columns, and not many of a batch: the launch's grid counts its tiles alone.
+fn is_large(g: &Gemm, l: &Launch) -> bool {
+    let sides = [&g.m, &g.n];
+    let cut = sides.iter().filter(|e| matches!(e, Extent::Tile { .. })).count();
+    l.grid.len() == cut.max(1) && sides.iter().all(|e| length(e) >= MANY_ROWS)
 }
 
 /// The whole length of a dimension that may be cut in tiles.
@@ -200,7 +201,7 @@ impl Report {
         };
         format!(
             "{}, {} threads, {} tokens of prompt in {}: {} (least {}), {:.0} tokens/s, {}\n\
-             {} products alone, {:.0} % of the arithmetic: {}\n{compared}\n",
+             its {} products alone, {}: {}\n{compared}\n",
             self.spec,
             self.threads,
             self.prompt,
@@ -210,7 +211,7 @@ impl Report {
             self.tokens_per_second,
             rate(self.gflops_per_second),
             self.products,
-            100.0 * self.products_share_of_flops,
+            scaled(self.flops, "FLOP"),
             rate(self.products_gflops_per_second),
         )
     }
