@@ -59,7 +59,7 @@ fn a_trained_model_is_evaluated_and_generates() {
     let whole = f.lolm("eval run --data text.txt --json").json();
     let (half, whole) = [half, whole].map(|e| e["loss"].as_f64().or(e[0]["loss"].as_f64()).unwrap()).into();
     assert!(half != whole && (half / whole - 1.0).abs() < 1e-2, "{half} and {whole}");
-    f.lolm(&format!("generate half.lolm {weights} -p abc --tokens 4")).ok();
+    f.lolm(&format!("generate half.lolm {weights} -p abc -n 4")).ok();
     let found = f.lolm("eval run --data text.txt --ablation --json").json();
     let gates: Vec<Option<f64>> = found.as_array().unwrap().iter().map(|e| e["gate_forced"].as_f64()).collect();
     assert_eq!(gates, [None, Some(0.0), Some(0.5), Some(1.0)]);
