@@ -5,10 +5,11 @@ use clap::ValueEnum;
 use lolm_codegen::{Compiled, Info};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
-use lolm_passes::pipeline::{Phase, Source, Weights, compile_with};
+use lolm_passes::pipeline::{Moment, Phase, Source, Weights, compile_with};
 use lolm_runtime::Artifact;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// What can be written to a folder while compiling.
@@ -112,42 +113,61 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     put().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Runs all passes. Gives the module and the time of each pass.
-pub fn module(sources: &[Source], weights: Weights, dump: &Dump) -> Result<(Module, Vec<Time>)> {
-    let mut times: Vec<Time> = vec![];
-    let mut failed = None;
-    let mut last = Instant::now();
-    let mut add = |pass: &str, last: &mut Instant| {
-        let seconds = last.elapsed().as_secs_f64();
-        match times.iter_mut().find(|t| t.pass == pass) {
+/// Time by pass, and since when the current pass of each program runs.
+struct Clock {
+    since: Vec<Instant>,
+    times: Vec<Time>,
+}
+
+impl Clock {
+    /// Program i is done with a pass. Programs take the same passes, so these stand in their order.
+    fn passed(&mut self, i: usize, pass: &str) {
+        let seconds = self.since[i].elapsed().as_secs_f64();
+        match self.times.iter_mut().find(|t| t.pass == pass) {
             Some(t) => t.seconds += seconds,
-            None => times.push(Time { pass: pass.into(), seconds }),
+            None => self.times.push(Time { pass: pass.into(), seconds }),
         }
-        *last = Instant::now();
+    }
+}
+
+/// The pass that a moment ends.
+fn pass(m: &Moment) -> Option<&'static str> {
+    Some(match m {
+        Moment::Begin => return None,
+        Moment::Graph(Phase::Graph, _) => "canonicalize",
+        Moment::Graph(Phase::Raise, _) => "raise",
+        Moment::Graph(Phase::Rewrite, _) => "rewrite",
+        Moment::Graph(Phase::Differentiate, _) => "differentiate",
+        Moment::Graph(Phase::Expand, _) => "expand",
+        Moment::Cluster => "cluster",
+        Moment::Lower => "lower",
+        Moment::Memory => "plan memory",
+    })
+}
+
+/// Runs all passes. Gives the module and the time of each pass, summed over programs, which run side by side.
+pub fn module(sources: &[Source], weights: Weights, dump: &Dump) -> Result<(Module, Vec<Time>)> {
+    let clock = Mutex::new(Clock { since: vec![Instant::now(); sources.len()], times: vec![] });
+    let failed = Mutex::new(None);
+    let with = |i: usize, moment: Moment| {
+        if let (Some(pass), Ok(mut clock)) = (pass(&moment), clock.lock()) {
+            clock.passed(i, pass);
+        }
+        if let (Moment::Graph(phase, g), Ok(mut failed)) = (moment, failed.lock())
+            && failed.is_none()
+        {
+            *failed = dump.graph(phase, g).err();
+        }
+        if let Ok(mut clock) = clock.lock() {
+            clock.since[i] = Instant::now();
+        }
     };
-    let mut first = true;
-    let module = compile_with(sources, weights, &mut |phase, g| {
-        // The passes behind the last graph of a program have no watch of their own: they end where the next one begins.
-        match phase {
-            Phase::Graph if !first => add("lower and canonicalize", &mut last),
-            Phase::Graph => add("canonicalize", &mut last),
-            Phase::Raise => add("raise", &mut last),
-            Phase::Rewrite => add("rewrite", &mut last),
-            Phase::Differentiate => add("differentiate", &mut last),
-            Phase::Expand => add("expand", &mut last),
-        }
-        first = false;
-        if failed.is_none() {
-            failed = dump.graph(phase, g).err();
-        }
-        last = Instant::now();
-    })?;
-    add("lower and canonicalize", &mut last);
-    if let Some(e) = failed {
+    let module = compile_with(sources, weights, &with)?;
+    if let Some(e) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
     dump.module(&module)?;
-    Ok((module, times))
+    Ok((module, clock.into_inner().unwrap_or_else(|e| e.into_inner()).times))
 }
 
 /// Compiles the programs of a spec to the bytes of an artifact. The module comes with it, and the time of each pass.

@@ -2,6 +2,8 @@
 use crate::spec::Overrides;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use lolm_ir::Graph;
+use lolm_ir::threads::in_order;
 use lolm_models::spec::Override;
 use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
@@ -88,18 +90,18 @@ impl ProgramArgs {
     /// The graphs of these programs, or of the `default` ones if none is asked for.
     pub fn sources(&self, spec: &Spec, default: &[Kind]) -> Result<Vec<Source>> {
         let kinds = if self.programs.is_empty() { default } else { &self.programs };
-        let mut out: Vec<Source> = vec![];
-        for kind in kinds {
-            for (name, program, goal) in self.of_kind(spec, *kind) {
-                let mut graph = build(spec, &program)?;
-                graph.name = name;
-                if out.iter().any(|s: &Source| s.graph.name == graph.name) {
-                    bail!("program {} is asked for twice", graph.name);
-                }
-                out.push(Source { graph, goal });
+        let all: Vec<_> = kinds.iter().flat_map(|kind| self.of_kind(spec, *kind)).collect();
+        for (i, (name, _, _)) in all.iter().enumerate() {
+            if all[..i].iter().any(|other| other.0 == *name) {
+                bail!("program {name} is asked for twice");
             }
         }
-        Ok(out)
+        let one = |i: usize| {
+            let (name, program, goal) = &all[i];
+            let graph = Graph { name: name.clone(), ..build(spec, program)? };
+            Ok(Source { graph, goal: *goal })
+        };
+        in_order(all.len(), one).into_iter().collect()
     }
 
     fn of_kind(&self, spec: &Spec, kind: Kind) -> Vec<(String, Program, Goal)> {

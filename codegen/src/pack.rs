@@ -3,13 +3,12 @@ use crate::{CodegenError, KernelCode, compile_scheduled, cpu, schedule};
 use lolm_ir::artifact::{CODE, KernelRecord, MANIFEST, Manifest, container};
 use lolm_ir::kernel::Kernel;
 use lolm_ir::plan::Module;
+use lolm_ir::threads::in_order;
 
 /// Kernels start at multiples of this in the code section, which is a cache line.
 const ALIGN: usize = 64;
 /// Fills the gaps between kernels: an instruction that traps.
 const TRAP: u8 = 0xcc;
-/// Threads that compile. The result does not depend on it.
-const THREADS: usize = 2;
 
 /// What the artifact says about itself beyond the module.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -56,7 +55,7 @@ pub fn compile(module: &Module, info: &Info) -> Result<Compiled, CodegenError> {
         states: module.states.clone(),
         tables: module.tables.clone(),
     };
-    let manifest = serde_json::to_vec(&manifest).map_err(|e| CodegenError::Manifest(e.to_string()))?;
+    let manifest = postcard::to_stdvec(&manifest).map_err(|e| CodegenError::Manifest(e.to_string()))?;
     let report = Report { kernels, code_bytes: code.len(), manifest_bytes: manifest.len() };
     let hash = |data: &[u8]| *blake3::hash(data).as_bytes();
     let bytes = container::encode(&[(MANIFEST, &manifest), (CODE, &code)], hash)?;
@@ -75,17 +74,11 @@ fn record(k: &Kernel, c: &KernelCode, offset: usize) -> KernelRecord {
     }
 }
 
-/// Each thread takes every second kernel; the results stand in the order of the kernels, and so does the first error.
+/// The results stand in the order of the kernels, and so does the first error.
 fn compile_all(kernels: &[Kernel]) -> Result<Vec<KernelCode>, CodegenError> {
     let one = |k: &Kernel| {
         k.verify()?;
         compile_scheduled(k, schedule::schedule(k), false)
     };
-    let share = |t: usize| kernels.iter().skip(t).step_by(THREADS).map(one).collect::<Vec<_>>();
-    let shares: Vec<Vec<_>> = std::thread::scope(|s| {
-        let threads: Vec<_> = (0..THREADS).map(|t| s.spawn(move || share(t))).collect();
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
-    });
-    let mut shares: Vec<_> = shares.into_iter().map(Vec::into_iter).collect();
-    (0..kernels.len()).filter_map(|i| shares[i % THREADS].next()).collect()
+    in_order(kernels.len(), |i| one(&kernels[i])).into_iter().collect()
 }

@@ -48,7 +48,7 @@ fn every_kernel_runs_from_where_its_record_says() {
     let compiled = pack(&module());
     let sections = container::decode(&compiled.bytes, hash).unwrap();
     let section = |name: &str| sections.iter().find(|s| s.name == name).unwrap().data;
-    let manifest: Manifest = serde_json::from_slice(section(MANIFEST)).unwrap();
+    let manifest: Manifest = postcard::from_bytes(section(MANIFEST)).unwrap();
     assert_eq!((manifest.name.as_str(), manifest.spec.as_str()), ("tiny", "kind = \"lolm\""));
     assert_eq!((manifest.target.as_str(), manifest.programs.len()), ("x86-64-v3", 1));
     assert!(manifest.features.contains(&"fma".to_string()));

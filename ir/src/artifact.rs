@@ -1,7 +1,8 @@
 //! `ir::artifact`: the file that holds compiled programs. A header, a table of hashed sections, page-aligned contents.
 //!
 //! Hashing is given by the caller, so that this crate stays free of it; writer and reader share the layout here. The
-//! manifest is JSON, the code is position-independent text without relocations.
+//! manifest is [`Manifest`] in postcard's binary form, a tenth of what JSON takes, since a deep model has thousands of
+//! launches; `lolm inspect` prints it. The code is position-independent text without relocations.
 pub mod container;
 
 use crate::dtype::DType;

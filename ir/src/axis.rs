@@ -51,12 +51,16 @@ impl AxisSet {
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
+    /// A bit for each axis.
+    pub fn bits(self) -> u128 {
+        self.0
+    }
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
     }
     /// The axes in ascending order of id, which is the order of declaration.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = AxisId> {
-        (0..Self::CAPACITY as u8).map(AxisId).filter(move |a| self.has(*a))
+        Members(self.0)
     }
     /// The only member, if there is exactly one.
     pub fn single(self) -> Option<AxisId> {
@@ -65,6 +69,32 @@ impl AxisSet {
     /// The same set with `from` renamed to `to`.
     pub fn renamed(self, from: AxisId, to: AxisId) -> Self {
         if self.has(from) { self.without(from).with(to) } else { self }
+    }
+}
+
+/// The members of a set that were not given yet, from both ends.
+struct Members(u128);
+
+impl Iterator for Members {
+    type Item = AxisId;
+
+    fn next(&mut self) -> Option<AxisId> {
+        let first = self.0.trailing_zeros();
+        (self.0 != 0).then(|| {
+            self.0 &= self.0 - 1;
+            AxisId(first as u8)
+        })
+    }
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.count_ones() as usize, Some(self.0.count_ones() as usize))
+    }
+}
+
+impl DoubleEndedIterator for Members {
+    fn next_back(&mut self) -> Option<AxisId> {
+        let last = self.0.checked_ilog2()?;
+        self.0 &= !(1 << last);
+        Some(AxisId(last as u8))
     }
 }
 
@@ -83,5 +113,23 @@ impl From<AxisId> for AxisSet {
 impl fmt::Debug for AxisSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter().map(|a| a.0)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_come_in_order_from_both_ends() {
+        let s: AxisSet = [0, 3, 64, 127].map(AxisId).into_iter().collect();
+        assert_eq!(s.iter().map(|a| a.0).collect::<Vec<_>>(), [0, 3, 64, 127]);
+        assert_eq!(s.iter().rev().map(|a| a.0).collect::<Vec<_>>(), [127, 64, 3, 0]);
+        let mut ends = s.iter();
+        assert_eq!(
+            (ends.next_back(), ends.next(), ends.size_hint()),
+            (Some(AxisId(127)), Some(AxisId(0)), (2, Some(2)))
+        );
+        assert_eq!(AxisSet::EMPTY.iter().next_back(), None);
     }
 }

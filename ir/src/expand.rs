@@ -5,7 +5,7 @@
 //! sees no key gives 0 and -∞.
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::DType;
-use crate::graph::{Builder, Graph, GraphError, Node, ValueId};
+use crate::graph::{Args, Builder, Graph, GraphError, Node, ValueId};
 use crate::op::{Op, Unary};
 
 mod attention;
@@ -35,12 +35,12 @@ impl Image {
 /// The same program with every fused operation that `which` chooses replaced by small operations; so is `top_k`, a small
 /// one that smaller ones can compute. Leaves, outputs, writes and scopes stay; equal operations become one.
 pub fn expand(g: &Graph, which: &dyn Fn(&Op) -> bool) -> Result<Graph, GraphError> {
-    let bare = Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() };
+    let bare = g.bare();
     let mut ex = Expander { b: Builder::extend(bare) };
     let mut images: Vec<Image> = Vec::with_capacity(g.nodes.len());
     for node in &g.nodes {
         ex.b.set_scope(node.scope);
-        let args: Vec<ValueId> = node.args.iter().map(|a| images[a.0 as usize].first()).collect();
+        let args: Args = node.args.iter().map(|a| images[a.0 as usize].first()).collect();
         let image = match node.op {
             Op::Part(i) => match &images[node.args[0].0 as usize] {
                 Image::Kept(v) => Image::Kept(ex.b.part(*v, i)),

@@ -4,11 +4,13 @@
 //! seen: in leaves (parameters, inputs, states, tables) and outputs. So there is no reshape, transpose or broadcast.
 use crate::axis::{Axis, AxisId, AxisSet};
 use crate::dtype::{DType, Scalar};
+use crate::list::List;
 use crate::op::Op;
 use std::fmt;
 
 mod build;
 mod infer;
+mod known;
 mod leaf;
 pub use build::Builder;
 pub use infer::{Fault, infer, infer_types};
@@ -35,12 +37,18 @@ impl Type {
     }
 }
 
+/// The operands of an operation.
+pub type Args = List<ValueId, 4>;
+
+/// The types of an operation's results.
+pub type Types = List<Type, 1>;
+
 /// An operation with its operands and the types of its results (one, unless the operation's row says more).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
     pub op: Op,
-    pub args: Vec<ValueId>,
-    pub types: Vec<Type>,
+    pub args: Args,
+    pub types: Types,
     pub scope: ScopeId,
 }
 
@@ -96,6 +104,17 @@ impl std::error::Error for GraphError {}
 impl Graph {
     pub fn new(name: impl Into<String>) -> Self {
         Graph { name: name.into(), scopes: vec![String::new()], ..Graph::default() }
+    }
+
+    /// The same axes, leaves and scopes without any operation: where a pass begins to make the graph anew.
+    pub fn bare(&self) -> Graph {
+        Graph {
+            name: self.name.clone(),
+            axes: self.axes.clone(),
+            leaves: self.leaves.clone(),
+            scopes: self.scopes.clone(),
+            ..Graph::default()
+        }
     }
 
     pub fn node(&self, v: ValueId) -> &Node {
@@ -167,7 +186,7 @@ impl Graph {
     /// Adds an operation with inferred types.
     pub fn push(&mut self, op: Op, args: &[ValueId], scope: ScopeId) -> Result<ValueId, GraphError> {
         let types = infer(self, &op, args).map_err(|e| self.error(scope, e.to_string()))?;
-        self.nodes.push(Node { op, args: args.to_vec(), types, scope });
+        self.nodes.push(Node { op, args: args.into(), types, scope });
         Ok(ValueId(self.nodes.len() as u32 - 1))
     }
 

@@ -148,7 +148,8 @@ impl KAxes {
         o.0 & !self.0 == 0
     }
     pub fn iter(self) -> impl DoubleEndedIterator<Item = KAxis> {
-        (0..Self::CAPACITY as u8).map(KAxis).filter(move |a| self.has(*a))
+        let end = u32::BITS - self.0.leading_zeros();
+        (0..end as u8).map(KAxis).filter(move |a| self.has(*a))
     }
 }
 

@@ -8,12 +8,15 @@ pub mod axis;
 pub mod dtype;
 pub mod expand;
 pub mod graph;
+pub mod hash;
 pub mod interp;
 pub mod kernel;
+pub mod list;
 pub mod op;
 pub mod philox;
 pub mod plan;
 pub mod text;
+pub mod threads;
 pub mod verify;
 
 pub use axis::{Axis, AxisId, AxisSet};

@@ -154,6 +154,47 @@ pub enum Span {
     Rows { len: u32, lo: u32, hi: u32 },
 }
 
+impl Step {
+    fn stages_mut(&mut self) -> impl Iterator<Item = &mut Stage> {
+        let launches = match self {
+            Step::Launch(l) => std::slice::from_mut(l),
+            Step::Repeat { body, .. } => body,
+        };
+        launches.iter_mut().flat_map(|l| &mut l.stages)
+    }
+
+    /// Shows every number of a kernel, to be changed.
+    pub fn kernels_mut(&mut self, mut f: impl FnMut(&mut u32)) {
+        for stage in self.stages_mut() {
+            match stage {
+                Stage::Kernel(k) => f(&mut k.kernel),
+                Stage::Gemm(_) | Stage::Group(_) | Stage::Routed(_) => {}
+            }
+        }
+    }
+
+    /// Shows every mention of a buffer, to be changed.
+    pub fn buffers_mut(&mut self, mut f: impl FnMut(&mut BufferId)) {
+        for stage in self.stages_mut() {
+            match stage {
+                Stage::Kernel(k) => k.operands.iter_mut().for_each(|a| f(&mut a.buffer)),
+                Stage::Gemm(g) => {
+                    [&mut g.a, &mut g.b, &mut g.c].into_iter().for_each(|m| f(&mut m.buffer));
+                    [&mut g.m, &mut g.n, &mut g.k].into_iter().filter_map(Extent::buffer_mut).for_each(&mut f);
+                }
+                Stage::Group(g) => [&mut g.index, &mut g.order, &mut g.starts].into_iter().for_each(&mut f),
+                Stage::Routed(r) => {
+                    [&mut r.order, &mut r.starts].into_iter().for_each(&mut f);
+                    [&mut r.x.buffer, &mut r.w.buffer, &mut r.y.buffer].into_iter().for_each(&mut f);
+                    r.tiles.iter_mut().for_each(&mut f);
+                    let extents = [&mut r.taken, &mut r.depth, &mut r.width].into_iter();
+                    extents.filter_map(Extent::buffer_mut).for_each(&mut f);
+                }
+            }
+        }
+    }
+}
+
 /// A pointer for a kernel: element `Σ unit\[d\] · grid index d + iter · iteration - rebase · begin` of the buffer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Access {
@@ -215,6 +256,16 @@ pub enum Extent {
         len: u32,
         position: Access,
     },
+}
+
+impl Extent {
+    /// The buffer of the data that it depends on.
+    fn buffer_mut(&mut self) -> Option<&mut BufferId> {
+        match self {
+            Extent::Seen { position, .. } => Some(&mut position.buffer),
+            Extent::Fixed(_) | Extent::Tile { .. } => None,
+        }
+    }
 }
 
 /// What the passes hand to code generation: the plans of all programs over one list of distinct kernels, and the tensors

@@ -21,6 +21,7 @@
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::DType;
 use crate::graph::{Dim, Graph, Leaf, LeafId, LeafKind, Type, ValueId, infer};
+use crate::hash::QuickSet;
 use crate::op::{Attr, Op};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +106,7 @@ fn dims_fault(g: &Graph, dims: &[Dim]) -> Option<String> {
 }
 
 fn leaves(g: &Graph) -> Result {
-    let mut names = BTreeSet::new();
+    let mut names = QuickSet::default();
     for leaf in &g.leaves {
         if !names.insert(&leaf.name) {
             return Err(VerifyError::LeafName(leaf.name.clone()));
@@ -145,8 +146,8 @@ fn start(g: &Graph, state: &Leaf, from: &str) -> std::result::Result<(), String>
 fn node(g: &Graph, v: ValueId) -> Result {
     let node = g.node(v);
     let op = node.op.mnemonic();
-    let scope = g.scopes.get(node.scope.0 as usize).cloned().unwrap_or_default();
-    let fault = |what: String| VerifyError::Node { node: v.0, op, scope: scope.clone(), what };
+    let scope = || g.scopes.get(node.scope.0 as usize).cloned().unwrap_or_default();
+    let fault = |what: String| VerifyError::Node { node: v.0, op, scope: scope(), what };
     if node.scope.0 as usize >= g.scopes.len() {
         return Err(fault(format!("there is no scope {}", node.scope.0)));
     }
@@ -163,19 +164,19 @@ fn node(g: &Graph, v: ValueId) -> Result {
         return Ok(());
     }
     let (found, expected) = (show_types(g, &node.types), show_types(g, &inferred));
-    Err(VerifyError::Types { node: v.0, op, scope, found, expected })
+    Err(VerifyError::Types { node: v.0, op, scope: scope(), found, expected })
 }
 
 fn attr_fault(g: &Graph, attr: &Attr) -> Option<String> {
-    let axes: Vec<AxisId> = match attr {
-        Attr::Axis(a) => vec![*a],
-        Attr::Axes(axes) => axes.iter().collect(),
-        Attr::List(axes) => axes.clone(),
+    let missing = |a: &AxisId| a.0 as usize >= g.axes.len();
+    let axis = match attr {
+        Attr::Axis(a) => Some(*a).filter(missing),
+        Attr::Axes(axes) => axes.iter().next_back().filter(missing),
+        Attr::List(axes) => axes.iter().copied().find(missing),
         Attr::Leaf(l) if l.0 as usize >= g.leaves.len() => return Some(format!("there is no leaf {}", l.0)),
-        Attr::Leaf(_) | Attr::Int(_) | Attr::Float(_) | Attr::Scalar(_) | Attr::DType(_) | Attr::Flag(_) => vec![],
-    };
-    let missing = axes.into_iter().find(|a| a.0 as usize >= g.axes.len())?;
-    Some(format!("there is no axis {}", missing.0))
+        Attr::Leaf(_) | Attr::Int(_) | Attr::Float(_) | Attr::Scalar(_) | Attr::DType(_) | Attr::Flag(_) => None,
+    }?;
+    Some(format!("there is no axis {}", axis.0))
 }
 
 /// Axes that a faulty type names may not exist, so they are shown by number then.

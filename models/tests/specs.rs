@@ -72,7 +72,7 @@ fn models_are_written_in_small_operations() {
 /// The nodes of a scope without the names of leaves: equal layers are equal here.
 fn shape_of(g: &Graph, scope: &str) -> Vec<(String, Vec<lolm_ir::graph::Type>)> {
     let of_scope = |n: &&lolm_ir::Node| g.scope(n.scope) == scope;
-    g.nodes.iter().filter(of_scope).map(|n| (n.op.mnemonic().into(), n.types.clone())).collect()
+    g.nodes.iter().filter(of_scope).map(|n| (n.op.mnemonic().into(), n.types.to_vec())).collect()
 }
 
 #[test]

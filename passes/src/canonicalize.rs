@@ -10,7 +10,7 @@
 //!
 //! Axes and scopes keep their ids. Leaves that nothing reads or writes are dropped, except parameters: one without a use
 //! still exists, and has a zero gradient. So values and leaves have new ids; find them again by name.
-use lolm_ir::graph::{Builder, Graph, GraphError, LeafId, LeafKind, Output, ValueId, Write, infer};
+use lolm_ir::graph::{Args, Builder, Graph, GraphError, LeafId, LeafKind, Output, ValueId, Write, infer};
 use lolm_ir::op::Op;
 
 mod fold;
@@ -27,21 +27,14 @@ struct Rewriter {
 }
 
 fn rewritten(g: &Graph) -> Result<Graph, GraphError> {
-    let shell = Graph {
-        name: g.name.clone(),
-        axes: g.axes.clone(),
-        leaves: g.leaves.clone(),
-        scopes: g.scopes.clone(),
-        ..Graph::default()
-    };
-    let mut r = Rewriter { b: Builder::extend(shell) };
+    let mut r = Rewriter { b: Builder::extend(g.bare()) };
     let live = live(g);
     // Values that nothing reaches keep the place of value 0, which nobody reads.
     let mut new = vec![ValueId(0); g.nodes.len()];
     for v in g.ids().filter(|v| live[v.0 as usize]) {
         let node = g.node(v);
         r.b.set_scope(node.scope);
-        let args: Vec<ValueId> = node.args.iter().map(|a| new[a.0 as usize]).collect();
+        let args: Args = node.args.iter().map(|a| new[a.0 as usize]).collect();
         new[v.0 as usize] = r.make(node.op.clone(), &args);
     }
     let mut out = r.b.finish()?;

@@ -8,9 +8,11 @@
 //! path leaves the value and comes back (the group graph stays acyclic).
 use lolm_ir::axis::AxisSet;
 use lolm_ir::graph::{LeafKind, ScopeId};
+use lolm_ir::hash::{QuickMap, QuickSet};
+use lolm_ir::list::List;
 use lolm_ir::op::{Class, Op, Unary};
 use lolm_ir::{DType, Graph, ValueId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 
 /// A group, by position in [`Clusters::groups`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -61,7 +63,7 @@ impl Clusters {
     /// True if `to` depends on a root of `from`. What ends before `from` begins is not walked.
     pub fn reaches(&self, from: GroupId, to: GroupId) -> bool {
         let first = self.groups[from.0 as usize].roots.first();
-        let (mut seen, mut todo) = (HashSet::from([to]), vec![to]);
+        let (mut seen, mut todo) = (QuickSet::from_iter([to]), vec![to]);
         while let Some(x) = todo.pop() {
             for r in &self.groups[x.0 as usize].reads {
                 if let Some(o) = self.owner[r.0 as usize]
@@ -86,6 +88,10 @@ const SMALL_DOT: usize = 1 << 12;
 /// another order than a stream kernel, and a token's bits must not depend on the tokens beside it.
 const SMALL_WEIGHT: usize = 1 << 8;
 
+/// Values of a stream kernel after which no more are computed in it: a kernel has a limited number of operands, and the
+/// time to compile one grows faster than its length. The sum over all parameters of a deep model is cut here.
+const MOST_VALUES: u32 = 128;
+
 /// Rows that are enough to keep every thread at work.
 const MANY_ROWS: usize = 64;
 
@@ -94,10 +100,10 @@ pub fn cluster(g: &Graph) -> Clusters {
     let mut walk = Walk {
         g,
         out: Clusters { groups: vec![], owner: vec![None; g.nodes.len()] },
-        needs: vec![BTreeSet::new(); g.nodes.len()],
-        moved: vec![BTreeSet::new(); g.nodes.len()],
+        needs: vec![List::default(); g.nodes.len()],
+        sizes: vec![],
         kept: vec![false; g.nodes.len()],
-        by_scope: HashMap::new(),
+        by_scope: QuickMap::default(),
     };
     for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
         walk.keep(v);
@@ -149,14 +155,14 @@ pub fn is_contract(g: &Graph, v: ValueId) -> bool {
 struct Walk<'a> {
     g: &'a Graph,
     out: Clusters,
-    /// Groups that compute with the value.
-    needs: Vec<BTreeSet<GroupId>>,
-    /// Those of them that read it at other coordinates than their own.
-    moved: Vec<BTreeSet<GroupId>>,
+    /// Groups that compute with the value, in order, and whether they read it at other coordinates than their own.
+    needs: Vec<List<(GroupId, bool), 3>>,
+    /// How many values each group computes.
+    sizes: Vec<u32>,
     /// Values that must be in memory.
     kept: Vec<bool>,
     /// The stream group begun last in each part of the model.
-    by_scope: HashMap<ScopeId, GroupId>,
+    by_scope: QuickMap<ScopeId, GroupId>,
 }
 
 /// How a value takes part in a stream group.
@@ -187,7 +193,7 @@ impl Walk<'_> {
             Op::Leaf(_) => self.read(v),
             Op::Part(_) => {
                 self.keep(n.args[0]);
-                for u in self.needs[i].clone() {
+                for (u, _) in self.needs[i].clone() {
                     self.need(n.args[0], u, true);
                 }
             }
@@ -206,15 +212,15 @@ impl Walk<'_> {
 
     /// Users of memory note that they read it.
     fn read(&mut self, v: ValueId) {
-        for u in self.needs[v.0 as usize].clone() {
-            self.read_by(v, u);
+        for (u, moved) in self.needs[v.0 as usize].clone() {
+            self.read_by(v, u, moved);
         }
     }
 
-    fn read_by(&mut self, v: ValueId, user: GroupId) {
+    fn read_by(&mut self, v: ValueId, user: GroupId, moved: bool) {
         let group = &mut self.out.groups[user.0 as usize];
         group.reads.insert(v);
-        if self.moved[v.0 as usize].contains(&user) {
+        if moved {
             group.moved.insert(v);
         }
     }
@@ -257,6 +263,7 @@ impl Walk<'_> {
         let (roots, reads, moved) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let products = vec![];
         self.out.groups.push(Group { kind, roots, rows: s.rows, inner: s.inner, reads, moved, products });
+        self.sizes.push(1);
         GroupId(self.out.groups.len() as u32 - 1)
     }
 
@@ -264,29 +271,35 @@ impl Walk<'_> {
     fn own(&mut self, v: ValueId, id: GroupId) {
         self.out.owner[v.0 as usize] = Some(id);
         self.out.groups[id.0 as usize].roots.insert(v);
-        for u in self.needs[v.0 as usize].clone() {
+        for (u, moved) in self.needs[v.0 as usize].clone() {
             if u != id {
-                self.read_by(v, u);
+                self.read_by(v, u, moved);
             }
         }
     }
 
     fn need(&mut self, v: ValueId, by: GroupId, moved: bool) {
-        self.needs[v.0 as usize].insert(by);
-        if moved {
-            self.moved[v.0 as usize].insert(by);
+        let needs = &mut self.needs[v.0 as usize];
+        match needs.binary_search_by_key(&by, |n| n.0) {
+            Ok(i) => needs[i].1 |= moved,
+            Err(i) => needs.insert(i, (by, moved)),
         }
+    }
+
+    /// True if the group reads the value at other coordinates than its own.
+    fn is_moved(&self, v: ValueId, by: GroupId) -> bool {
+        self.needs[v.0 as usize].contains(&(by, true))
     }
 
     /// An elementwise operation, an index operation or a reduction.
     fn stream(&mut self, v: ValueId) {
         let i = v.0 as usize;
-        let users: Vec<GroupId> = self.needs[i].iter().copied().collect();
+        let users: List<GroupId, 3> = self.needs[i].iter().map(|n| n.0).collect();
         let one_user = users.len() == 1;
         let inline = !self.kept[i] && (self.is_cheap(v) || (one_user && self.fits_inline(v, users[0])));
         if inline {
             for u in users {
-                let moved = self.moved[i].contains(&u);
+                let moved = self.is_moved(v, u);
                 self.absorb(v, u);
                 self.spread(v, u, moved);
             }
@@ -349,7 +362,7 @@ impl Walk<'_> {
     /// The shape of the group with v computed in it, if rows and inner axes agree.
     fn merged(&self, v: ValueId, id: GroupId, root: bool) -> Option<Shape> {
         let g = &self.out.groups[id.0 as usize];
-        if g.kind != GroupKind::Stream {
+        if g.kind != GroupKind::Stream || self.is_full(id) {
             return None;
         }
         let (mine, all) = (self.g.axes_of(v), g.rows.union(g.inner));
@@ -375,14 +388,22 @@ impl Walk<'_> {
             && last(mine) < rest.iter().next()
     }
 
+    fn is_full(&self, id: GroupId) -> bool {
+        self.sizes[id.0 as usize] >= MOST_VALUES
+    }
+
     fn fits_inline(&self, v: ValueId, user: GroupId) -> bool {
+        if self.is_full(user) {
+            return false;
+        }
         if self.reduced(v).is_none() {
             return !self.is_wasteful(v, user);
         }
-        !self.moved[v.0 as usize].contains(&user) && self.merged(v, user, false).is_some()
+        !self.is_moved(v, user) && self.merged(v, user, false).is_some()
     }
 
     fn absorb(&mut self, v: ValueId, id: GroupId) {
+        self.sizes[id.0 as usize] += 1;
         if let Some(s) = self.merged(v, id, false) {
             let g = &mut self.out.groups[id.0 as usize];
             (g.rows, g.inner) = (s.rows, s.inner);
@@ -400,7 +421,7 @@ impl Walk<'_> {
     }
 
     fn can_join(&self, v: ValueId, id: GroupId, users: &[GroupId]) -> bool {
-        !self.moved[v.0 as usize].contains(&id)
+        !self.is_moved(v, id)
             && self.merged(v, id, true).is_some()
             && users.iter().all(|u| *u == id || !self.out.reaches(*u, id))
     }

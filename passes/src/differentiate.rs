@@ -15,7 +15,7 @@
 //! reverse order of their uses, so equal layers have equal backward code.
 use lolm_ir::axis::AxisSet;
 use lolm_ir::dtype::DType;
-use lolm_ir::graph::{Builder, Graph, GraphError, LeafId, ScopeId, ValueId};
+use lolm_ir::graph::{Args, Builder, Graph, GraphError, LeafId, ScopeId, ValueId};
 use lolm_ir::op::Op;
 
 mod adjoint;
@@ -85,7 +85,7 @@ fn check(g: &Graph, loss: ValueId, wrt: &[LeafId]) -> Result<(), DiffError> {
 struct Local {
     y: ValueId,
     op: Op,
-    args: Vec<ValueId>,
+    args: Args,
     axes: AxisSet,
     scope: ScopeId,
 }

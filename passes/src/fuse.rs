@@ -16,7 +16,11 @@ pub fn fuse(g: &Graph, c: &mut Clusters) {
         fuse_head(g, c, v);
     }
     let mut readers = Readers::of(g, c);
-    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. })) {
+    let mut given = vec![false; g.nodes.len()];
+    for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
+        given[v.0 as usize] = true;
+    }
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. }) && !given[v.0 as usize]) {
         fuse_product(g, c, &mut readers, v);
     }
 }
@@ -67,9 +71,6 @@ fn fuse_product(g: &Graph, c: &mut Clusters, readers: &mut Readers, v: ValueId) 
     let Some(from) = c.owner[v.0 as usize].filter(|id| c.groups[id.0 as usize].kind == GroupKind::Contract(v)) else {
         return;
     };
-    if g.outputs.iter().any(|o| o.value == v) || g.writes.iter().any(|w| w.value == v) {
-        return;
-    }
     let first = |id: &GroupId| c.groups[id.0 as usize].roots.first().copied();
     let users: Vec<GroupId> = readers.0[v.0 as usize].iter().copied().filter(|id| first(id).is_some()).collect();
     let (a, b) = (g.axes_of(g.node(v).args[0]), g.axes_of(g.node(v).args[1]));

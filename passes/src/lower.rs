@@ -6,17 +6,18 @@ use crate::cluster::{Clusters, Group, GroupId, GroupKind, widens};
 use crate::schedule::Schedule;
 use layout::Layouts;
 use lolm_ir::axis::AxisId;
-use lolm_ir::graph::{LeafId, LeafKind};
+use lolm_ir::graph::{LeafId, LeafKind, Output};
+use lolm_ir::hash::QuickMap;
 use lolm_ir::kernel::{KOp, Kernel};
 use lolm_ir::op::Op;
 use lolm_ir::plan::{Access, Buffer, BufferId, KernelStage, Kind, Launch, Place, Plan, Port, Span, Stage, Step};
 use lolm_ir::{DType, Graph, ValueId};
 use routed::Grouped;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use storage::Storage;
 use stream::{Lowered, Stream};
 
+mod alike;
 mod attention;
 mod attention_rows;
 mod attention_tiles;
@@ -39,7 +40,7 @@ mod stream;
 #[derive(Default)]
 pub struct KernelPool {
     pub kernels: Vec<Kernel>,
-    known: HashMap<Kernel, u32>,
+    known: QuickMap<Kernel, u32>,
 }
 
 impl KernelPool {
@@ -70,11 +71,14 @@ impl Cx<'_> {
         &self.buffers[b.0 as usize]
     }
     pub fn storage_of(&self, v: ValueId) -> Option<Storage> {
+        self.stored(v).cloned()
+    }
+    fn stored(&self, v: ValueId) -> Option<&Storage> {
         let (v, i) = match self.g.node(v).op {
             Op::Part(i) => (self.g.node(v).args[0], i),
             _ => (v, 0),
         };
-        self.storage[v.0 as usize].get(i).cloned().flatten()
+        self.storage[v.0 as usize].get(i)?.as_ref()
     }
     /// A value as a strided view of memory: renames, fixed indices and slices only change strides and base, and a bf16 as an
     /// f32 is the same memory.
@@ -104,6 +108,11 @@ impl Cx<'_> {
     pub fn width(&self, s: &Storage) -> usize {
         self.buffer(s.buffer).dtype.bytes()
     }
+    /// The buffer is no output any more: the result lies in it in an order of its own.
+    fn lie_in_arena(&mut self, b: BufferId, v: ValueId, result: usize) {
+        let buffer = &mut self.buffers[b.0 as usize];
+        (buffer.name, buffer.place) = (format!("v{}.{result}", v.0), Place::Arena(0));
+    }
     pub fn complain(&self, fault: String) {
         self.faults.borrow_mut().push(fault);
     }
@@ -121,9 +130,12 @@ pub struct Lowering<'a> {
     pub cx: Cx<'a>,
     pub pool: &'a mut KernelPool,
     pub steps: Vec<Step>,
-    leaves: HashMap<LeafId, Storage>,
+    leaves: QuickMap<LeafId, Storage>,
+    /// For each value, which of its results are taken.
+    parts: Vec<u64>,
+    alike: alike::Alike,
     /// Rows grouped by an index, for as many experts.
-    groups: HashMap<(ValueId, usize), Grouped>,
+    groups: QuickMap<(ValueId, usize), Grouped>,
 }
 
 /// Lowers a program. Buffers of the arena have no offsets yet.
@@ -143,14 +155,22 @@ pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut Ker
         g,
         clusters,
         buffers: vec![],
-        storage: g.nodes.iter().map(|n| vec![None; n.types.len()]).collect(),
+        storage: g.ids().map(|v| nowhere(g, clusters, v)).collect(),
         faults: RefCell::default(),
     };
-    let mut lw = Lowering { cx, pool, steps: vec![], leaves: HashMap::new(), groups: HashMap::new() };
+    let mut lw = Lowering {
+        cx,
+        pool,
+        steps: vec![],
+        leaves: QuickMap::default(),
+        parts: alike::parts(g),
+        alike: alike::Alike::default(),
+        groups: QuickMap::default(),
+    };
     lw.place_leaves();
     lw.place_roots(schedule);
     for id in &schedule.order {
-        lw.group(*id)?;
+        lw.group_or_copy(*id)?;
     }
     lw.copies(schedule);
     if let Some(f) = lw.cx.faults.borrow().first() {
@@ -158,6 +178,13 @@ pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut Ker
     }
     let (inputs, outputs, steps) = (lw.inputs(), lw.outputs(), lw.steps);
     Ok(Plan { program: g.name.clone(), inputs, outputs, buffers: lw.cx.buffers, steps, arena: 0, scratch: 0 })
+}
+
+/// Room for where the results of a leaf or a root lie; no other value lies in memory.
+fn nowhere(g: &Graph, c: &Clusters, v: ValueId) -> Vec<Option<Storage>> {
+    let n = g.node(v);
+    let lies = c.owner[v.0 as usize].is_some() || matches!(n.op, Op::Leaf(_));
+    vec![None; if lies { n.types.len() } else { 0 }]
 }
 
 impl<'a> Lowering<'a> {
@@ -205,6 +232,16 @@ impl<'a> Lowering<'a> {
     fn place_roots(&mut self, schedule: &Schedule) {
         let g = self.cx.g;
         let layouts = Layouts::of(g);
+        let mut outputs: QuickMap<ValueId, &Output> = QuickMap::default();
+        for o in &g.outputs {
+            outputs.entry(o.value).or_insert(o);
+        }
+        let mut parts: QuickMap<(ValueId, usize), LeafId> = QuickMap::default();
+        for (w, l) in &schedule.in_place {
+            if let Op::Part(i) = g.node(*w).op {
+                parts.insert((g.node(*w).args[0], i), *l);
+            }
+        }
         for v in g.ids() {
             if self.cx.clusters.owner[v.0 as usize].is_none() {
                 continue;
@@ -216,13 +253,12 @@ impl<'a> Lowering<'a> {
             }
             let base_leaf = self.updated_leaf(v);
             for (i, t) in g.node(v).types.iter().enumerate() {
-                let part = |w: &ValueId| g.node(*w).op == Op::Part(i) && g.node(*w).args[0] == v;
-                if let Some((_, l)) = schedule.in_place.iter().find(|(w, _)| part(w)) {
+                if let Some(l) = parts.get(&(v, i)) {
                     let s = self.leaf_storage(*l);
                     self.cx.storage[v.0 as usize][i] = Some(s);
                     continue;
                 }
-                let out = g.outputs.iter().find(|o| i == 0 && o.value == v && base_leaf.is_none());
+                let out = outputs.get(&v).filter(|_| i == 0 && base_leaf.is_none());
                 let (name, place, order) = match out {
                     Some(o) => (o.name.clone(), Place::Output(o.name.clone()), storage::flat(&o.dims)),
                     None => (format!("v{}.{i}", v.0), Place::Arena(0), layouts.kept(v, i)),
@@ -342,13 +378,18 @@ impl<'a> Lowering<'a> {
         format!("{}_{}{inner}", g.node(last).op.mnemonic(), lens(group.rows))
     }
 
+    /// True for a group of the optimizer.
+    fn updates(&self, group: &Group) -> bool {
+        let g = self.cx.g;
+        group.roots.iter().any(|r| g.scope(g.node(*r).scope).starts_with("optimizer"))
+    }
+
     fn kind(&self, group: &Group) -> Kind {
         let g = self.cx.g;
-        let optimizer = group.roots.iter().any(|r| g.scope(g.node(*r).scope).starts_with("optimizer"));
         let all = group.rows.union(group.inner);
         match group.kind {
             GroupKind::Scan(_) => Kind::Scan,
-            _ if optimizer => Kind::Optimizer,
+            _ if self.updates(group) => Kind::Optimizer,
             _ if group.inner.is_empty() => Kind::Map,
             _ if group.roots.iter().any(|r| g.axes_of(*r) == all) => Kind::Row,
             _ => Kind::Reduce,
@@ -363,9 +404,8 @@ impl<'a> Lowering<'a> {
 
     fn outputs(&self) -> Vec<Port> {
         let g = self.cx.g;
-        let shape = |o: &lolm_ir::graph::Output| -> Vec<usize> {
-            o.dims.iter().map(|d| d.iter().map(|a| g.len(*a)).product()).collect()
-        };
+        let shape =
+            |o: &Output| -> Vec<usize> { o.dims.iter().map(|d| d.iter().map(|a| g.len(*a)).product()).collect() };
         g.outputs.iter().map(|o| Port { name: o.name.clone(), dtype: g.ty(o.value).dtype, shape: shape(o) }).collect()
     }
 }

@@ -75,7 +75,10 @@ fn pack(buffers: &[Buffer], lives: &BTreeMap<BufferId, (usize, usize)>) -> (BTre
         let (need, (from, to)) = (size(&buffers[b.0 as usize]), lives[&b]);
         let mut at = 0;
         for (start, end, f, t) in &placed {
-            if *f <= to && from <= *t && at + need > *start && at < *end {
+            if *start >= at + need {
+                break;
+            }
+            if *f <= to && from <= *t && at < *end {
                 at = *end;
             }
         }

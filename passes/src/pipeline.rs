@@ -14,7 +14,10 @@ use crate::split_reductions::split_reductions;
 use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord};
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{LeafId, LeafKind};
+use lolm_ir::hash::QuickMap;
+use lolm_ir::kernel::Kernel;
 use lolm_ir::plan::{Module, Plan};
+use lolm_ir::threads::in_order;
 use lolm_ir::verify::{VerifyError, verify};
 use lolm_ir::{Graph, GraphError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,36 +87,73 @@ pub enum CompileError {
 /// Products of one sum are computed in one launch (`fuse`), so a sum of products costs no memory of its own.
 const MACHINE: Machine = Machine { accumulates: true };
 
-/// Compiles the programs of one artifact, weights in f32. `watch` sees every graph on the way.
-pub fn compile(sources: &[Source], watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Module, CompileError> {
+/// What a watcher is told about a program on its way.
+pub enum Moment<'a> {
+    /// It is taken up.
+    Begin,
+    /// A graph is made and verified.
+    Graph(Phase, &'a Graph),
+    /// Its values are in groups, and these in order.
+    Cluster,
+    /// Its groups are launches.
+    Lower,
+    /// Its buffers have addresses.
+    Memory,
+}
+
+/// Sees every moment of program i, on the thread that works on it.
+pub type Watch<'a> = dyn Fn(usize, Moment) + Sync + 'a;
+
+/// A program behind all passes, with kernels of its own.
+struct Program {
+    graph: Graph,
+    plan: Plan,
+    kernels: Vec<Kernel>,
+}
+
+/// Compiles the programs of one artifact, weights in f32.
+pub fn compile(sources: &[Source], watch: &Watch) -> Result<Module, CompileError> {
     compile_with(sources, Weights::F32, watch)
 }
 
-/// Compiles the programs of one artifact. `watch` sees every graph on the way.
-pub fn compile_with(
-    sources: &[Source],
-    weights: Weights,
-    watch: &mut dyn FnMut(Phase, &Graph),
-) -> Result<Module, CompileError> {
+/// Compiles the programs of one artifact. Each goes its way alone; what they share is put together at the end, in order.
+pub fn compile_with(sources: &[Source], weights: Weights, watch: &Watch) -> Result<Module, CompileError> {
     let narrowed = match weights {
-        Weights::F32 => BTreeSet::new(),
-        Weights::Bf16 => narrowable(sources.iter().map(|s| &s.graph)),
+        Weights::F32 => None,
+        Weights::Bf16 => Some(narrowable(sources.iter().map(|s| &s.graph))),
     };
-    if let Some(s) = sources.iter().find(|s| weights == Weights::Bf16 && s.goal != Goal::Forward) {
+    if let Some(s) = sources.iter().find(|s| narrowed.is_some() && s.goal != Goal::Forward) {
         return Err(CompileError::TrainsBf16 { program: s.graph.name.clone() });
     }
-    let mut pool = KernelPool::default();
-    let mut module = Module::default();
-    for s in sources {
-        let mut g = graph_passes(s, watch)?;
-        if weights == Weights::Bf16 {
-            g = narrowed_program(&g, &narrowed)?;
-        }
-        share(&mut module, &g)?;
-        module.plans.push(plan(&g, &mut pool)?);
+    let programs = in_order(sources.len(), |i| program(&sources[i], narrowed.as_ref(), &|m| watch(i, m)));
+    let (mut pool, mut shared) = (KernelPool::default(), Shared::default());
+    for p in programs {
+        let Program { graph, mut plan, kernels } = p?;
+        shared.add(&graph)?;
+        let ids: Vec<u32> = kernels.into_iter().map(|k| pool.add(k)).collect();
+        plan.steps.iter_mut().for_each(|s| s.kernels_mut(|k| *k = ids[*k as usize]));
+        shared.module.plans.push(plan);
     }
-    module.kernels = pool.kernels;
-    Ok(module)
+    Ok(Module { kernels: pool.kernels, ..shared.module })
+}
+
+fn program(s: &Source, narrowed: Option<&BTreeSet<String>>, watch: &dyn Fn(Moment)) -> Result<Program, CompileError> {
+    watch(Moment::Begin);
+    let mut graph = graph_passes(s, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
+    if let Some(names) = narrowed {
+        graph = narrowed_program(&graph, names)?;
+    }
+    let fault = |fault: String| CompileError::Lower { program: graph.name.clone(), fault };
+    let mut clusters = cluster(&graph);
+    fuse(&graph, &mut clusters);
+    let order = schedule(&graph, &clusters).map_err(fault)?;
+    watch(Moment::Cluster);
+    let mut pool = KernelPool::default();
+    let mut plan = lower(&graph, &clusters, &order, &mut pool).map_err(fault)?;
+    watch(Moment::Lower);
+    plan_memory(&mut plan);
+    watch(Moment::Memory);
+    Ok(Program { plan, kernels: pool.kernels, graph })
 }
 
 /// All passes from graph to graph.
@@ -168,40 +208,50 @@ fn with_goal(g: Graph, goal: Goal) -> Result<Graph, CompileError> {
     out.map_err(|error| CompileError::Graph { program, error })
 }
 
-/// From a graph to a plan with addresses.
-fn plan(g: &Graph, pool: &mut KernelPool) -> Result<Plan, CompileError> {
-    let fault = |fault: String| CompileError::Lower { program: g.name.clone(), fault };
-    let mut clusters = cluster(g);
-    fuse(g, &mut clusters);
-    let order = schedule(g, &clusters).map_err(fault)?;
-    let mut plan = lower(g, &clusters, &order, pool).map_err(fault)?;
-    plan_memory(&mut plan);
-    Ok(plan)
+/// What the programs share: parameters, states and tables by name.
+#[derive(Default)]
+struct Shared {
+    module: Module,
+    params: QuickMap<String, usize>,
+    states: QuickMap<String, usize>,
+    tables: QuickMap<String, usize>,
 }
 
-/// Adds the program's parameters, states and tables to those that all programs share.
-fn share(m: &mut Module, g: &Graph) -> Result<(), CompileError> {
-    fn put<T: Clone + PartialEq>(all: &mut Vec<T>, new: T, name: impl Fn(&T) -> &str) -> Result<(), CompileError> {
-        match all.iter().find(|x| name(x) == name(&new)) {
-            None => all.push(new),
-            Some(old) if *old == new => {}
-            Some(_) => return Err(CompileError::Shared(name(&new).into())),
+impl Shared {
+    fn add(&mut self, g: &Graph) -> Result<(), CompileError> {
+        let Shared { module: m, params, states, tables } = self;
+        for l in &g.leaves {
+            let (name, shape) = (l.name.clone(), l.shape(g));
+            match &l.kind {
+                LeafKind::Param(init) => {
+                    put(params, &mut m.params, &l.name, ParamRecord { name, dtype: l.dtype, shape, init: *init })?
+                }
+                LeafKind::State { init } => {
+                    let r = StateRecord { name, dtype: l.dtype, shape, init: init.clone() };
+                    put(states, &mut m.states, &l.name, r)?
+                }
+                LeafKind::Table(table) => {
+                    put(tables, &mut m.tables, &l.name, TableRecord { name, shape, table: *table })?
+                }
+                LeafKind::Input => {}
+            }
         }
         Ok(())
     }
-    for l in &g.leaves {
-        let (name, shape) = (l.name.clone(), l.shape(g));
-        match &l.kind {
-            LeafKind::Param(init) => {
-                let r = ParamRecord { name, dtype: l.dtype, shape, init: *init };
-                put(&mut m.params, r, |p| &p.name)?
-            }
-            LeafKind::State { init } => {
-                let r = StateRecord { name, dtype: l.dtype, shape, init: init.clone() };
-                put(&mut m.states, r, |s| &s.name)?
-            }
-            LeafKind::Table(table) => put(&mut m.tables, TableRecord { name, shape, table: *table }, |t| &t.name)?,
-            LeafKind::Input => {}
+}
+
+fn put<T: PartialEq>(
+    known: &mut QuickMap<String, usize>,
+    all: &mut Vec<T>,
+    name: &str,
+    new: T,
+) -> Result<(), CompileError> {
+    match known.get(name) {
+        Some(i) if all[*i] == new => {}
+        Some(_) => return Err(CompileError::Shared(name.into())),
+        None => {
+            known.insert(name.into(), all.len());
+            all.push(new);
         }
     }
     Ok(())

@@ -27,7 +27,7 @@ pub enum RaiseError {
 }
 
 /// Enough for a block of a few hundred operations; a region that reaches them is reported.
-pub const LIMITS: Limits = Limits { iterations: 24, nodes: 60_000 };
+pub const LIMITS: Limits = Limits { iterations: 24, nodes: 60_000, matches: 100_000 };
 
 /// The raised graph, and what was found in it.
 pub fn raise(g: &Graph) -> Result<(Graph, RaiseReport), RaiseError> {
@@ -35,7 +35,7 @@ pub fn raise(g: &Graph) -> Result<(Graph, RaiseReport), RaiseError> {
     // A dead use would keep the inside of a fused operation alive.
     let g = &sweep(g);
     let regions = Regions::of(g);
-    let bare = Arc::new(Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() });
+    let bare = Arc::new(g.bare());
     let (mut bodies, mut runs) = (vec![], vec![]);
     for d in &regions.distinct {
         let (mut eg, roots) = d.egraph(&bare)?;

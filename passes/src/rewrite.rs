@@ -57,7 +57,7 @@ pub struct RewriteReport {
 pub fn rewrite(g: &Graph, machine: Machine) -> Result<(Graph, RewriteReport), RewriteError> {
     let g = &sweep(g);
     let regions = Regions::of(g);
-    let bare = Arc::new(Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() });
+    let bare = Arc::new(g.bare());
     let cost = Cost::new(g, machine);
     let (mut bodies, mut report) = (vec![], RewriteReport::default());
     for (kind, d) in regions.distinct.iter().enumerate() {

@@ -32,8 +32,9 @@ pub fn schedule(g: &Graph, c: &Clusters) -> Result<Schedule, String> {
         }
     }
     let mut in_place = BTreeMap::new();
+    let wanted = wanted(g);
     for w in &g.writes {
-        if let Some(writer) = place_in(g, c, w) {
+        if let Some(writer) = place_in(g, c, w, wanted[w.value.0 as usize] > 1) {
             let others: Vec<GroupId> =
                 readers.get(&w.leaf).into_iter().flatten().copied().filter(|r| *r != writer).collect();
             let late = |r: &GroupId| {
@@ -50,15 +51,22 @@ pub fn schedule(g: &Graph, c: &Clusters) -> Result<Schedule, String> {
     Ok(Schedule { order, in_place })
 }
 
+/// How many outputs and leaves become each value.
+fn wanted(g: &Graph) -> Vec<u32> {
+    let mut n = vec![0; g.nodes.len()];
+    for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
+        n[v.0 as usize] += 1;
+    }
+    n
+}
+
 /// The group that may write the value straight into its leaf: one that reads the leaf, if at all, where it writes it.
-fn place_in(g: &Graph, c: &Clusters, w: &Write) -> Option<GroupId> {
+fn place_in(g: &Graph, c: &Clusters, w: &Write, shared: bool) -> Option<GroupId> {
     let n = g.node(w.value);
     let base = if let Op::Part(_) = n.op { n.args[0] } else { w.value };
     let id = c.owner[base.0 as usize]?;
     let group = &c.groups[id.0 as usize];
     let same_leaf = |v: &ValueId| matches!(g.node(*v).op, Op::Leaf(l) if l == w.leaf);
-    let shared =
-        g.outputs.iter().any(|o| o.value == w.value) || g.writes.iter().filter(|x| x.value == w.value).count() > 1;
     match group.kind {
         GroupKind::Stream if !group.moved.iter().any(same_leaf) && !shared => Some(id),
         GroupKind::Update(u) if !shared && same_leaf(&g.node(u).args[0]) => Some(id),

@@ -3,7 +3,7 @@
 //! Before: any graph. After: the same values; the sum of squares of a matrix is a sum over its columns, then over its
 //! rows.
 use lolm_ir::axis::{AxisId, AxisSet};
-use lolm_ir::graph::{Builder, Graph, GraphError, Output, Write};
+use lolm_ir::graph::{Args, Builder, Graph, GraphError, Output, Write};
 use lolm_ir::op::{Op, Reduction};
 use lolm_ir::{Node, ValueId};
 
@@ -12,12 +12,12 @@ const FEW: usize = 16;
 const LARGE: usize = 1 << 14;
 
 pub fn split_reductions(g: &Graph) -> Result<Graph, GraphError> {
-    let bare = Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() };
+    let bare = g.bare();
     let mut b = Builder::extend(bare);
     let mut map: Vec<ValueId> = Vec::with_capacity(g.nodes.len());
     for n in &g.nodes {
         b.set_scope(n.scope);
-        let args: Vec<ValueId> = n.args.iter().map(|a| map[a.0 as usize]).collect();
+        let args: Args = n.args.iter().map(|a| map[a.0 as usize]).collect();
         let v = match split(g, n) {
             Some((first, then)) => {
                 let kind = match n.op {

@@ -63,9 +63,9 @@ fn every_program_has_a_say_and_training_is_refused() {
     let other = other.unwrap_or_else(|e| panic!("{e}"));
     assert!(!narrowable([&g, &other].into_iter()).contains("w"));
     let source = |goal| Source { graph: g.clone(), goal };
-    let m = compile_with(&[source(Goal::Forward)], Weights::Bf16, &mut |_, _| ()).unwrap();
+    let m = compile_with(&[source(Goal::Forward)], Weights::Bf16, &|_, _| ()).unwrap();
     let dtype = |name: &str| m.params.iter().find(|p| p.name == name).map(|p| p.dtype);
     assert_eq!((dtype("embedding"), dtype("norm")), (Some(DType::Bf16), Some(DType::F32)));
-    let e = compile_with(&[source(Goal::Gradients)], Weights::Bf16, &mut |_, _| ()).unwrap_err();
+    let e = compile_with(&[source(Goal::Gradients)], Weights::Bf16, &|_, _| ()).unwrap_err();
     assert_eq!(e, CompileError::TrainsBf16 { program: "step".into() });
 }

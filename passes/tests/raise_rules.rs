@@ -92,7 +92,7 @@ fn fixed_by(rule: &Rule, v: Var, d: &mut Draw) -> Option<Head> {
 impl Instance {
     fn input(&mut self, v: Var, dtype: DType, d: &mut Draw) -> Head {
         let types = vec![Type::new(dtype, random_axes(d))];
-        self.context.inputs.push(Operand { types, fixed: d.below(2) == 0 });
+        self.context.inputs.push(Operand { types: types.into(), fixed: d.below(2) == 0 });
         let i = self.context.inputs.len() as u32 - 1;
         self.names.insert(i, v);
         Head::Input(i)

@@ -79,8 +79,7 @@ impl Artifact {
         let found = container::decode(bytes, hash)?;
         let section = |name| found.iter().find(|s| s.name == name).ok_or(ArtifactError::MissingSection { name });
         let (manifest, code) = (section(MANIFEST)?, section(CODE)?);
-        let manifest: Manifest =
-            serde_json::from_slice(manifest.data).map_err(|e| ArtifactError::Manifest { what: e.to_string() })?;
+        let manifest = read_manifest(manifest.data)?;
         features::check(&manifest.features)?;
         check::manifest(&manifest, code.data.len() as u64)?;
         let text = Text::new(code.data, |copy| match hash(copy) == code.hash {
@@ -115,6 +114,16 @@ impl Artifact {
 impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Artifact").field("name", &self.manifest.name).field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// The manifest, and nothing behind it.
+fn read_manifest(data: &[u8]) -> Result<Manifest, ArtifactError> {
+    let (manifest, rest) =
+        postcard::take_from_bytes(data).map_err(|e| ArtifactError::Manifest { what: e.to_string() })?;
+    match rest.len() {
+        0 => Ok(manifest),
+        n => Err(ArtifactError::Manifest { what: format!("{n} bytes stand behind it") }),
     }
 }
 

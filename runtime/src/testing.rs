@@ -57,8 +57,8 @@ pub fn matrix(buffer: u32, unit: Vec<i64>, row: i64, col: i64) -> Matrix {
 }
 
 pub fn bytes(m: &Manifest, code: &[u8]) -> Vec<u8> {
-    let json = serde_json::to_vec(m).unwrap();
-    container::encode(&[(MANIFEST, &json), (CODE, code)], hash).unwrap()
+    let manifest = postcard::to_stdvec(m).unwrap();
+    container::encode(&[(MANIFEST, &manifest), (CODE, code)], hash).unwrap()
 }
 
 pub fn artifact(m: &Manifest) -> Artifact {

@@ -55,7 +55,7 @@ fn main() {
 }
 
 fn model(graph: Graph, goal: Goal, threads: usize) -> Model {
-    let m = compile(&[Source { graph, goal }], &mut |_, _| ()).unwrap_or_else(|e| panic!("{e}"));
+    let m = compile(&[Source { graph, goal }], &|_, _| ()).unwrap_or_else(|e| panic!("{e}"));
     let info = lolm_codegen::Info { name: "moe".into(), spec: String::new() };
     let compiled = lolm_codegen::compile(&m, &info).unwrap_or_else(|e| panic!("{e}"));
     let artifact = Artifact::from_bytes(compiled.bytes).unwrap_or_else(|e| panic!("{e}"));

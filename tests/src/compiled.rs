@@ -13,7 +13,7 @@ pub fn source(spec: &Spec, name: &str, program: Program, goal: Goal) -> Source {
 
 /// The programs as machine code, with the weights of the case.
 pub fn model(case: &Case, sources: &[Source], threads: usize) -> Model {
-    let module = compile(sources, &mut |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let module = compile(sources, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let info = lolm_codegen::Info { name: case.name.into(), spec: String::new() };
     let compiled = lolm_codegen::compile(&module, &info).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let mut model = Model::load(Artifact::from_bytes(compiled.bytes).unwrap(), threads).unwrap();

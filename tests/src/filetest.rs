@@ -230,7 +230,7 @@ impl FileTest {
     }
 
     fn module(&self) -> Result<Module, String> {
-        compile(&[Source { graph: self.graph.clone(), goal: self.goal }], &mut |_, _| ()).map_err(|e| e.to_string())
+        compile(&[Source { graph: self.graph.clone(), goal: self.goal }], &|_, _| ()).map_err(|e| e.to_string())
     }
 }
 

@@ -120,7 +120,7 @@ fn with_gradients(g: &Graph) -> Graph {
 /// Each tensor of machine code is what the interpreter makes of the small operations, to the digits of f32.
 fn check(tokens: usize, sees: Sees, heads: Heads) {
     let g = trained(tokens, sees, heads);
-    let m = compile(&[Source { graph: g.clone(), goal: Goal::Gradients }], &mut |_, _| ()).unwrap();
+    let m = compile(&[Source { graph: g.clone(), goal: Goal::Gradients }], &|_, _| ()).unwrap();
     let plan = lolm_ir::plan::text::print(&m.plans[0]);
     let fused = plan.contains("launch @attention_") && plan.contains("launch @attention_grad_");
     assert!(fused, "{tokens} tokens, {sees:?}, {heads:?}: not found\n{plan}");
@@ -232,7 +232,7 @@ fn chunks_give_the_bits_of_single_tokens() {
         for heads in [Heads { keys: 2, group: 3 }, Heads { keys: 1, group: 2 }] {
             let program = |tokens: &usize| step(&format!("step{tokens}"), *tokens, slots, ring, heads);
             let source = |tokens: &usize| Source { graph: program(tokens), goal: Goal::Forward };
-            let m = compile(&chunks.iter().map(source).collect::<Vec<_>>(), &mut |_, _| ()).unwrap();
+            let m = compile(&chunks.iter().map(source).collect::<Vec<_>>(), &|_, _| ()).unwrap();
             let info = lolm_codegen::Info { name: "test".into(), spec: String::new() };
             let artifact = Artifact::from_bytes(lolm_codegen::compile(&m, &info).unwrap().bytes).unwrap();
             let mut model = Model::load(artifact, 2).unwrap();

@@ -69,7 +69,7 @@ fn expected(g: &Graph, gradients: bool, feeds: &Feeds) -> BTreeMap<String, Vec<f
 /// Runs the compiled program on the same numbers.
 fn found(source: Source, feeds: &Feeds) -> BTreeMap<String, Vec<f64>> {
     let name = source.graph.name.clone();
-    let module = compile(&[source], &mut |_, _| ()).unwrap();
+    let module = compile(&[source], &|_, _| ()).unwrap();
     let bytes = lolm_codegen::compile(&module, &lolm_codegen::Info::default()).unwrap().bytes;
     let mut m = Model::load(Artifact::from_bytes(bytes).unwrap(), 2).unwrap();
     let params: Vec<String> = m.params().slots().iter().map(|s| s.name.clone()).collect();

@@ -6,7 +6,7 @@ use lolm_tests::plan_interp::run;
 
 fn module(case: &Case, program: Program, goal: Goal) -> lolm_ir::plan::Module {
     let graph = build(&case.spec, &program).unwrap();
-    compile(&[Source { graph, goal }], &mut |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name))
+    compile(&[Source { graph, goal }], &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name))
 }
 
 #[test]

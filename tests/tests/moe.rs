@@ -5,7 +5,7 @@ use lolm_ir::interp::{self, Feeds};
 use lolm_ir::plan::{Module, Stage, Step};
 use lolm_ir::{DType, Graph, philox};
 use lolm_models::blocks::{ExpertAxes, Experts, moe};
-use lolm_passes::pipeline::{Goal, Source, compile};
+use lolm_passes::pipeline::{Goal, Moment, Phase, Source, compile};
 use lolm_passes::raise::raise;
 use lolm_tests::plan_interp::Named;
 use lolm_tests::{machine, plan_interp};
@@ -51,7 +51,7 @@ impl Layer {
         for x in graph.leaves.iter_mut().filter(|l| l.name == "x" && goal == Goal::Forward) {
             x.kind = LeafKind::Input;
         }
-        compile(&[Source { graph, goal }], &mut |_, _| ()).unwrap()
+        compile(&[Source { graph, goal }], &|_, _| ()).unwrap()
     }
 }
 
@@ -83,14 +83,14 @@ fn compare(layer: Layer, what: &str, found: &Named, expected: &Named, tolerance:
 
 /// The outputs of the graph with the goal's backward pass, by the interpreter, by the plan's, and by the machine.
 fn agree(layer: Layer, goal: Goal, feeds: &Feeds) -> Named {
-    let mut fused = None;
+    let fused = std::sync::Mutex::new(None);
     let source = Source { graph: layer.graph(false), goal };
-    let m = compile(&[source], &mut |phase, g| {
-        if phase == lolm_passes::pipeline::Phase::Graph || phase == lolm_passes::pipeline::Phase::Differentiate {
-            fused = Some(g.clone());
+    let m = compile(&[source], &|_, moment| {
+        if let Moment::Graph(Phase::Graph | Phase::Differentiate, g) = moment {
+            *fused.lock().unwrap() = Some(g.clone());
         }
     });
-    let (m, g) = (m.unwrap(), fused.unwrap());
+    let (m, g) = (m.unwrap(), fused.into_inner().unwrap().unwrap());
     let expected = interp::run(&g, feeds).unwrap().outputs;
     let planned = plan_interp::run(&m, &m.plans[0], feeds).0;
     compare(layer, "plan", &planned, &expected, 1e-9);

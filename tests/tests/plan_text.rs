@@ -10,7 +10,7 @@ use lolm_tests::golden::{CASES, Case};
 fn module(spec: &Spec, programs: &[(Program, Goal)]) -> Module {
     let source = |(p, goal): &(Program, Goal)| Source { graph: build(spec, p).unwrap(), goal: *goal };
     let sources: Vec<Source> = programs.iter().map(source).collect();
-    compile(&sources, &mut |_, _| ()).unwrap()
+    compile(&sources, &|_, _| ()).unwrap()
 }
 
 fn reads_back(name: &str, m: &Module) {

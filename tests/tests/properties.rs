@@ -89,7 +89,7 @@ fn keeps(g: &Graph, pass: &str, after: &Graph, seed: u32, tolerance: f64) -> Res
 
 /// A program computes what a graph says, which is the program's own or the one with its gradients.
 fn lowers(g: &Graph, goal: Goal, says: &Graph, seed: u32, tolerance: f64) -> Result<(), TestCaseError> {
-    let m = match compile(&[Source { graph: g.clone(), goal }], &mut |_, _| ()) {
+    let m = match compile(&[Source { graph: g.clone(), goal }], &|_, _| ()) {
         Ok(m) => m,
         Err(e) => return fail(e, g),
     };
@@ -112,7 +112,7 @@ fn nudged(feeds: &Feeds) -> Feeds {
 /// A program as machine code computes what a graph says, as far as f32 can tell: tensors that hang on the last digits of
 /// the leaves, or that are beyond f32, say nothing.
 fn runs(g: &Graph, goal: Goal, says: &Graph, seed: u32) -> Result<(), TestCaseError> {
-    let m = match compile(&[Source { graph: g.clone(), goal }], &mut |_, _| ()) {
+    let m = match compile(&[Source { graph: g.clone(), goal }], &|_, _| ()) {
         Ok(m) => m,
         Err(e) => return fail(e, g),
     };
@@ -268,7 +268,7 @@ proptest! {
     #[test]
     fn what_cannot_be_lowered_is_refused(choices in choices(300)) {
         let g = graph(&choices, Options::ALL).unwrap();
-        let refused = compile(&[Source { graph: g.clone(), goal: Goal::Forward }], &mut |_, _| ()).err();
+        let refused = compile(&[Source { graph: g.clone(), goal: Goal::Forward }], &|_, _| ()).err();
         if let Some(e) = refused.filter(|e| !e.to_string().contains("limit: ")) {
             fail(e, &g)?;
         }

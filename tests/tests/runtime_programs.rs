@@ -20,7 +20,7 @@ fn source(case: &Case, name: String, program: Program, goal: Goal) -> Source {
 }
 
 fn artifact(case: &Case, sources: &[Source], weights: Weights) -> Vec<u8> {
-    let module = compile_with(sources, weights, &mut |_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let module = compile_with(sources, weights, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let info = lolm_codegen::Info { name: case.name.into(), spec: String::new() };
     lolm_codegen::compile(&module, &info).unwrap_or_else(|e| panic!("{}: {e}", case.name)).bytes
 }

@@ -1,16 +1,18 @@
 //! The builder: a graph written as a model reads, with equal operations merged and the first error kept for the end.
+use super::known::Known;
 use super::{Dim, Graph, GraphError, Init, Leaf, LeafId, LeafKind, Output, ScopeId, Table, ValueId, Write};
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::{DType, Scalar};
+use crate::hash::QuickMap;
 use crate::op::{Binary, Op, Reduction, Unary};
-use std::collections::HashMap;
 
 /// Builds a graph operation by operation. A faulty operation is remembered and answered with its first operand, so that
 /// model code stays free of error handling; [`Builder::finish`] returns the first fault.
 pub struct Builder {
     graph: Graph,
     scope: ScopeId,
-    known: HashMap<(Op, Vec<ValueId>), ValueId>,
+    known: Known,
+    leaves: QuickMap<String, LeafId>,
     fault: Option<GraphError>,
     sites: u32,
 }
@@ -22,14 +24,15 @@ impl Builder {
 
     /// Goes on with a graph that exists; new operations merge with equal ones of it.
     pub fn extend(graph: Graph) -> Self {
-        let known = graph.ids().map(|v| ((graph.node(v).op.clone(), graph.node(v).args.clone()), v)).collect();
+        let known = Known::of(&graph.nodes);
         let used = graph.nodes.iter().filter_map(|n| match &n.op {
             Op::Random { site, .. } => Some(site + 1),
             Op::Attention(a) | Op::AttentionGrad(a) => a.dropout.map(|d| d.site + 1),
             _ => None,
         });
         let sites = used.max().unwrap_or(0);
-        Builder { scope: ScopeId(0), known, fault: None, sites, graph }
+        let leaves = graph.leaves.iter().zip(0..).map(|(l, i)| (l.name.clone(), LeafId(i))).collect();
+        Builder { scope: ScopeId(0), known, leaves, fault: None, sites, graph }
     }
 
     pub fn graph(&self) -> &Graph {
@@ -89,13 +92,13 @@ impl Builder {
 
     /// Adds an operation, or finds an equal one.
     pub fn op(&mut self, op: Op, args: &[ValueId]) -> ValueId {
-        let key = (op, args.to_vec());
-        if let Some(v) = self.known.get(&key) {
-            return *v;
-        }
-        match self.graph.push(key.0.clone(), args, self.scope) {
+        let place = match self.known.find(&self.graph.nodes, &op, args) {
+            Ok(v) => return v,
+            Err(place) => place,
+        };
+        match self.graph.push(op, args, self.scope) {
             Ok(v) => {
-                self.known.insert(key, v);
+                self.known.insert(place, v);
                 v
             }
             Err(e) => {
@@ -110,7 +113,7 @@ impl Builder {
     /// The leaf of this name as a value; it is declared at first use.
     pub fn leaf(&mut self, name: &str, kind: LeafKind, dtype: DType, dims: &[Dim]) -> ValueId {
         let leaf = Leaf { name: name.into(), kind, dtype, dims: dims.to_vec() };
-        let id = match self.graph.find_leaf(name) {
+        let id = match self.leaves.get(name).copied() {
             Some(l) => {
                 if *self.graph.leaf(l) != leaf {
                     self.fail(format!("leaf `{name}` is declared in two ways"));
@@ -118,8 +121,10 @@ impl Builder {
                 l
             }
             None => {
+                let l = LeafId(self.graph.leaves.len() as u32);
                 self.graph.leaves.push(leaf);
-                LeafId(self.graph.leaves.len() as u32 - 1)
+                self.leaves.insert(name.into(), l);
+                l
             }
         };
         self.op(Op::Leaf(id), &[])

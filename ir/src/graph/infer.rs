@@ -1,7 +1,8 @@
 //! Type inference: the result types of every operation, in one place.
-use super::{Graph, Type, ValueId};
+use super::{Graph, Type, Types, ValueId};
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::DType;
+use crate::list::List;
 use crate::op::{Attention, Binary, Op, Reduction, Unary};
 use std::fmt;
 
@@ -22,11 +23,11 @@ type Result<T> = std::result::Result<T, Fault>;
 struct Cx<'a> {
     g: &'a Graph,
     op: &'a Op,
-    args: Vec<Type>,
+    args: &'a [Type],
 }
 
 /// The types of all results of `op` on these operands.
-pub fn infer(g: &Graph, op: &Op, args: &[ValueId]) -> Result<Vec<Type>> {
+pub fn infer(g: &Graph, op: &Op, args: &[ValueId]) -> Result<Types> {
     let info = op.info();
     if let Some(a) = args.iter().find(|a| a.0 as usize >= g.nodes.len()) {
         return Err(Fault(format!("{} uses %{}, which is not defined before it", info.mnemonic, a.0)));
@@ -35,16 +36,17 @@ pub fn infer(g: &Graph, op: &Op, args: &[ValueId]) -> Result<Vec<Type>> {
         let [arg] = args else { return Err(Fault(format!("part has {} operands", args.len()))) };
         let n = g.node(*arg);
         return match n.types.get(*i) {
-            Some(t) if n.types.len() > 1 => Ok(vec![*t]),
+            Some(t) if n.types.len() > 1 => Ok(List::one(*t)),
             _ => Err(Fault(format!("{} has no result {i}", n.op.mnemonic()))),
         };
     }
-    infer_types(g, op, args.iter().map(|a| g.ty(*a)).collect())
+    let args: List<Type, 4> = args.iter().map(|a| g.ty(*a)).collect();
+    infer_types(g, op, &args)
 }
 
 /// The same for operands that are known by type only, as in an e-graph; `g` gives the axes and leaves. Every operation
 /// but `part`, whose type is in the row of its operand.
-pub fn infer_types(g: &Graph, op: &Op, args: Vec<Type>) -> Result<Vec<Type>> {
+pub fn infer_types(g: &Graph, op: &Op, args: &[Type]) -> Result<Types> {
     let info = op.info();
     if args.len() < info.args.0 || args.len() > info.args.1 {
         return Err(Fault(format!("{} has {} operands", info.mnemonic, args.len())));
@@ -100,8 +102,8 @@ impl Cx<'_> {
         }
         Ok(d)
     }
-    fn one(&self, dtype: DType, axes: AxisSet) -> Result<Vec<Type>> {
-        Ok(vec![Type { dtype, axes }])
+    fn one(&self, dtype: DType, axes: AxisSet) -> Result<Types> {
+        Ok(List::one(Type { dtype, axes }))
     }
     fn same_len(&self, a: AxisId, b: AxisId) -> Result<()> {
         if self.g.len(a) == self.g.len(b) {
@@ -116,7 +118,7 @@ impl Cx<'_> {
         ))
     }
 
-    fn results(&self) -> Result<Vec<Type>> {
+    fn results(&self) -> Result<Types> {
         let all = self.args.len();
         match self.op {
             Op::Leaf(l) => match self.g.leaves.get(l.0 as usize) {
@@ -194,7 +196,7 @@ impl Cx<'_> {
                 }
                 self.one(self.args[0].dtype, self.axes(0))
             }
-            Op::StopGradient => Ok(vec![self.args[0]]),
+            Op::StopGradient => Ok(self.args[..1].into()),
             Op::Part(_) => self.fail("bug: part is inferred from its operation"),
             Op::Softmax { axis } => {
                 self.need(0, *axis)?;
@@ -224,13 +226,13 @@ impl Cx<'_> {
             Op::AttentionGrad(a) => {
                 let (forward, o) = (self.attention(a)?, 3 + a.extra_args());
                 self.like(&[(o, forward[0]), (o + 1, forward[1]), (o + 2, forward[0])])?;
-                Ok(self.args[..3].to_vec())
+                Ok(self.args[..3].into())
             }
             Op::SelectiveScan { time, state } => self.scan(*time, *state),
             Op::SelectiveScanGrad { time, state } => {
                 let forward = self.scan(*time, *state)?;
                 self.like(&[(5, forward[0])])?;
-                Ok(self.args[..5].to_vec())
+                Ok(self.args[..5].into())
             }
             Op::GatedRecurrence { time } => self.gated_recurrence(*time),
             Op::GatedRecurrenceGrad { time } => {
@@ -239,7 +241,7 @@ impl Cx<'_> {
                     return self.fail("log_a and x need all axes of the states");
                 }
                 self.like(&[(3, forward[0]), (4, forward[0])])?;
-                Ok(self.args[..2].to_vec())
+                Ok(self.args[..2].into())
             }
             Op::Mix => self.one(self.floats(0..3)?, self.union()),
             Op::CausalConv { time, tap } => {
@@ -252,14 +254,14 @@ impl Cx<'_> {
             Op::CrossEntropyGrad { vocab, over, .. } => {
                 let forward = self.cross_entropy(*vocab, *over)?;
                 self.like(&[(3, forward[1]), (4, forward[0])])?;
-                Ok(self.args[..2].to_vec())
+                Ok(self.args[..2].into())
             }
             Op::RoutedDot { expert, over } => self.routed_dot(*expert, *over),
             Op::RoutedDotGrad { expert } => self.routed_dot_grad(*expert),
         }
     }
 
-    fn unary(&self, u: Unary) -> Result<Vec<Type>> {
+    fn unary(&self, u: Unary) -> Result<Types> {
         let d = self.args[0].dtype;
         let ok = match u {
             Unary::Not => d == DType::Bool,
@@ -269,7 +271,7 @@ impl Cx<'_> {
         if ok { self.one(d, self.axes(0)) } else { self.fail(format!("not defined for {d}")) }
     }
 
-    fn binary(&self, b: Binary) -> Result<Vec<Type>> {
+    fn binary(&self, b: Binary) -> Result<Types> {
         let d = self.args[0].dtype;
         self.dtype(1, d)?;
         let ok = match b {
@@ -283,7 +285,7 @@ impl Cx<'_> {
         self.one(if b.is_predicate() { DType::Bool } else { d }, self.union())
     }
 
-    fn reduce(&self, kind: Reduction, axes: AxisSet) -> Result<Vec<Type>> {
+    fn reduce(&self, kind: Reduction, axes: AxisSet) -> Result<Types> {
         let d = self.args[0].dtype;
         if axes.is_empty() || !self.axes(0).contains(axes) {
             return self.fail(format!("the operand lacks one of the axes [{}]", self.g.show_axes(axes)));
@@ -294,7 +296,7 @@ impl Cx<'_> {
         self.one(d, self.axes(0).minus(axes))
     }
 
-    fn top_k(&self, axis: AxisId, k: AxisId) -> Result<Vec<Type>> {
+    fn top_k(&self, axis: AxisId, k: AxisId) -> Result<Types> {
         let d = self.floats(0..1)?;
         self.need(0, axis)?;
         self.lack(0, k)?;
@@ -302,10 +304,10 @@ impl Cx<'_> {
             return self.fail(format!("`{}` is longer than `{}`", self.name(k), self.name(axis)));
         }
         let axes = self.axes(0).without(axis).with(k);
-        Ok(vec![Type::new(d, axes), Type::new(DType::I32, axes)])
+        Ok(vec![Type::new(d, axes), Type::new(DType::I32, axes)].into())
     }
 
-    fn dot(&self, axes: AxisSet) -> Result<Vec<Type>> {
+    fn dot(&self, axes: AxisSet) -> Result<Types> {
         let d = self.floats(0..2)?;
         if axes.is_empty() || !self.axes(0).contains(axes) || !self.axes(1).contains(axes) {
             return self.fail(format!("both operands need the axes [{}]", self.g.show_axes(axes)));
@@ -314,7 +316,7 @@ impl Cx<'_> {
     }
 
     /// Slice and pad: a window `inner` at `start` of `outer`; the operand has `have`, the result the other.
-    fn window(&self, have: AxisId, give: AxisId, start: usize, outer: AxisId, inner: AxisId) -> Result<Vec<Type>> {
+    fn window(&self, have: AxisId, give: AxisId, start: usize, outer: AxisId, inner: AxisId) -> Result<Types> {
         self.need(0, have)?;
         self.lack(0, give)?;
         if start + self.g.len(inner) > self.g.len(outer) {
@@ -323,7 +325,7 @@ impl Cx<'_> {
         self.one(self.args[0].dtype, self.axes(0).renamed(have, give))
     }
 
-    fn stack(&self, axis: AxisId) -> Result<Vec<Type>> {
+    fn stack(&self, axis: AxisId) -> Result<Types> {
         if self.args.len() != self.g.len(axis) {
             return self.fail(format!("axis `{}` has length {}", self.name(axis), self.g.len(axis)));
         }
@@ -334,7 +336,7 @@ impl Cx<'_> {
         self.one(self.args[0].dtype, self.union().with(axis))
     }
 
-    fn concat(&self, axis: AxisId, parts: &[AxisId]) -> Result<Vec<Type>> {
+    fn concat(&self, axis: AxisId, parts: &[AxisId]) -> Result<Types> {
         let total: usize = parts.iter().map(|p| self.g.len(*p)).sum();
         if parts.len() != self.args.len() || total != self.g.len(axis) {
             return self.fail(format!("parts do not add up to axis `{}`", self.name(axis)));
@@ -349,7 +351,7 @@ impl Cx<'_> {
         self.one(self.args[0].dtype, out)
     }
 
-    fn scatter_add(&self, axis: AxisId, over: AxisSet) -> Result<Vec<Type>> {
+    fn scatter_add(&self, axis: AxisId, over: AxisSet) -> Result<Types> {
         self.dtype(0, DType::I32)?;
         self.lack(0, axis)?;
         self.lack(1, axis)?;
@@ -366,7 +368,7 @@ impl Cx<'_> {
         self.one(self.args[1].dtype, out)
     }
 
-    fn attention(&self, a: &Attention) -> Result<Vec<Type>> {
+    fn attention(&self, a: &Attention) -> Result<Types> {
         let d = self.floats(0..3)?;
         let (q, k, v) = (self.axes(0), self.axes(1), self.axes(2));
         self.lack(0, a.keys)?;
@@ -380,10 +382,10 @@ impl Cx<'_> {
             self.dtype(i, DType::I32)?;
             self.within(i, rows)?;
         }
-        Ok(vec![Type::new(d, rows.union(v.without(a.keys))), Type::new(DType::F32, rows)])
+        Ok(vec![Type::new(d, rows.union(v.without(a.keys))), Type::new(DType::F32, rows)].into())
     }
 
-    fn scan(&self, time: AxisId, state: AxisId) -> Result<Vec<Type>> {
+    fn scan(&self, time: AxisId, state: AxisId) -> Result<Types> {
         let d = self.floats(0..self.args.len())?;
         let (dt, a, b, c, u) = (self.axes(0), self.axes(1), self.axes(2), self.axes(3), self.axes(4));
         if !a.has(state) || a.has(time) || !b.has(state) || !c.has(state) || dt.has(state) || u.has(state) {
@@ -396,10 +398,10 @@ impl Cx<'_> {
         if self.args.len() == 6 && matches!(self.op, Op::SelectiveScan { .. }) && self.axes(5) != all.without(time) {
             return self.fail("the initial state has the axes of a step's state");
         }
-        Ok(vec![Type::new(d, all.union(c).without(state)), Type::new(d, all.without(time))])
+        Ok(vec![Type::new(d, all.union(c).without(state)), Type::new(d, all.without(time))].into())
     }
 
-    fn gated_recurrence(&self, time: AxisId) -> Result<Vec<Type>> {
+    fn gated_recurrence(&self, time: AxisId) -> Result<Types> {
         let d = self.floats(0..2)?;
         self.need(0, time)?;
         self.need(1, time)?;
@@ -411,10 +413,10 @@ impl Cx<'_> {
                 return self.fail("the initial state has the axes of a step's state");
             }
         }
-        Ok(vec![Type::new(d, all), Type::new(d, all.without(time))])
+        Ok(vec![Type::new(d, all), Type::new(d, all.without(time))].into())
     }
 
-    fn cross_entropy(&self, vocab: AxisId, over: AxisSet) -> Result<Vec<Type>> {
+    fn cross_entropy(&self, vocab: AxisId, over: AxisSet) -> Result<Types> {
         self.floats(0..2)?;
         self.lack(0, vocab)?;
         self.need(1, vocab)?;
@@ -426,10 +428,10 @@ impl Cx<'_> {
         if self.axes(2) != rows {
             return self.fail("the target has one entry a row");
         }
-        Ok(vec![Type::new(DType::F32, rows), Type::new(DType::F32, rows)])
+        Ok(vec![Type::new(DType::F32, rows), Type::new(DType::F32, rows)].into())
     }
 
-    fn routed_dot(&self, expert: AxisId, over: AxisId) -> Result<Vec<Type>> {
+    fn routed_dot(&self, expert: AxisId, over: AxisId) -> Result<Types> {
         let d = self.floats(0..2)?;
         self.dtype(2, DType::I32)?;
         let (x, w, index) = (self.axes(0), self.axes(1), self.axes(2));
@@ -444,7 +446,7 @@ impl Cx<'_> {
         self.one(d, index.with(out))
     }
 
-    fn routed_dot_grad(&self, expert: AxisId) -> Result<Vec<Type>> {
+    fn routed_dot_grad(&self, expert: AxisId) -> Result<Types> {
         let d = self.floats(0..2)?;
         self.dtype(2, DType::I32)?;
         self.lack(2, expert)?;

@@ -2,6 +2,7 @@
 use super::Rewriter;
 use lolm_ir::axis::AxisId;
 use lolm_ir::dtype::{DType, Scalar};
+use lolm_ir::graph::Args;
 use lolm_ir::graph::ValueId;
 use lolm_ir::op::{Binary, Op, Unary};
 
@@ -34,7 +35,7 @@ impl Rewriter {
         }
     }
 
-    fn operation(&self, v: ValueId) -> (Op, Vec<ValueId>) {
+    fn operation(&self, v: ValueId) -> (Op, Args) {
         let n = self.b.graph().node(v);
         (n.op.clone(), n.args.clone())
     }

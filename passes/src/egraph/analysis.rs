@@ -6,7 +6,7 @@ use super::encode::decode;
 use super::language::{Enode, Fun, Head};
 use egg::{Analysis, DidMerge, Id, Language};
 use lolm_ir::axis::{AxisId, AxisSet};
-use lolm_ir::graph::infer_types;
+use lolm_ir::graph::{Types, infer_types};
 use lolm_ir::op::{Binary, Unary};
 use lolm_ir::{DType, Graph, Op, Scalar, Type};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Operand {
     /// One type a result.
-    pub types: Vec<Type>,
+    pub types: Types,
     /// True if it depends on parameters and constants alone.
     pub fixed: bool,
 }
@@ -87,7 +87,7 @@ impl Known {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// One type a result; none for an attribute, and for an operation that makes no sense.
-    pub types: Vec<Type>,
+    pub types: Types,
     pub known: Known,
     /// True if it depends on parameters and constants alone.
     pub fixed: bool,
@@ -100,7 +100,7 @@ impl Facts {
     pub fn axes(&self) -> AxisSet {
         self.types.first().map_or(AxisSet::EMPTY, |t| t.axes)
     }
-    fn leaf(known: Known, types: Vec<Type>) -> Facts {
+    fn leaf(known: Known, types: Types) -> Facts {
         let nonnegative = known.num().is_some_and(|s| s.as_f64() >= 0.0);
         Facts { types, known, fixed: true, nonnegative }
     }
@@ -109,14 +109,14 @@ impl Facts {
 impl Context {
     /// The facts of a node whose children have these facts.
     pub fn facts(&self, node: &Enode, children: &[&Facts]) -> Facts {
-        let attribute = |k: Known| Facts::leaf(k, vec![]);
+        let attribute = |k: Known| Facts::leaf(k, Types::default());
         match &node.head {
             Head::Fun(f) => self.of_fun(*f, children),
             Head::Input(i) => {
                 let Operand { types, fixed } = self.inputs[*i as usize].clone();
                 Facts { types, known: Known::Value, fixed, nonnegative: false }
             }
-            Head::Num(s) => Facts::leaf(Known::Num(*s), vec![Type::new(s.dtype(), AxisSet::EMPTY)]),
+            Head::Num(s) => Facts::leaf(Known::Num(*s), Types::one(Type::new(s.dtype(), AxisSet::EMPTY))),
             Head::Axes(a) => attribute(Known::Axes(*a)),
             Head::List(l) => attribute(Known::List(l.clone())),
             Head::Int(i) => attribute(Known::Int(*i)),
@@ -131,7 +131,7 @@ impl Context {
     fn of_fun(&self, fun: Fun, children: &[&Facts]) -> Facts {
         let (attrs, operands) = children.split_at(fun.row().attrs);
         if let Some(known) = self.attribute(fun, attrs) {
-            return Facts::leaf(known, vec![]);
+            return Facts::leaf(known, Types::default());
         }
         let types = self.types(fun, attrs, operands).unwrap_or_default();
         let known = fold(fun, operands).map_or(Known::Value, Known::Num);
@@ -153,18 +153,18 @@ impl Context {
     }
 
     /// The types of an operation; `None` if it makes no sense.
-    fn types(&self, fun: Fun, attrs: &[&Facts], operands: &[&Facts]) -> Option<Vec<Type>> {
+    fn types(&self, fun: Fun, attrs: &[&Facts], operands: &[&Facts]) -> Option<Types> {
         let known: Vec<&Known> = attrs.iter().map(|a| &a.known).collect();
         let axes = |i: usize| known.get(i).and_then(|k| k.axes());
         let sup = |i: usize| operands.get(i).map_or(AxisSet::EMPTY, |o| o.axes());
         let ty = |i: usize| operands.get(i).and_then(|o| o.types.first()).copied();
-        let like = |i: usize, axes: AxisSet| Some(vec![Type::new(ty(i)?.dtype, axes)]);
+        let like = |i: usize, axes: AxisSet| Some(Types::one(Type::new(ty(i)?.dtype, axes)));
         match fun {
-            Fun::Part => Some(vec![*operands.first()?.types.get(usize::try_from(known[0].int()?).ok()?)?]),
+            Fun::Part => Some(Types::one(*operands.first()?.types.get(usize::try_from(known[0].int()?).ok()?)?)),
             Fun::Visible => {
                 let keys = axes(0)?;
                 let ok = ty(0)?.dtype == DType::I32 && keys.disjoint(sup(0));
-                ok.then(|| vec![Type::new(DType::Bool, keys.union(sup(0)))])
+                ok.then(|| Types::one(Type::new(DType::Bool, keys.union(sup(0)))))
             }
             Fun::Age => {
                 let keys = axes(0)?;
@@ -199,7 +199,7 @@ impl Context {
                 let op = decode(fun, &known, &present)?;
                 let args = operands.iter().filter(|o| o.known != Known::Absent);
                 let args: Option<Vec<Type>> = args.map(|o| o.types.first().copied()).collect();
-                infer_types(&self.graph, &op, args?).ok()
+                infer_types(&self.graph, &op, &args?).ok()
             }
         }
     }

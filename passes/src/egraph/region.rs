@@ -10,10 +10,11 @@ use super::encode::{Encoded, QPOS, encode};
 use super::language::{Enode, Fun, Head};
 use super::{EGraph, extract};
 use egg::Id;
-use lolm_ir::graph::{GraphError, LeafKind, Output, ScopeId, Write};
+use lolm_ir::graph::{Args, GraphError, LeafKind, Output, ScopeId, Write};
+use lolm_ir::hash::{QuickMap, quick};
+use lolm_ir::list::List;
 use lolm_ir::op::{Reduction, Unary};
 use lolm_ir::{Builder, DType, Graph, Op, ValueId};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A value as a region names it.
@@ -27,7 +28,7 @@ pub enum Ref {
 /// in which a walk from the roots meets them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Body {
-    pub nodes: Vec<(Op, Vec<Ref>)>,
+    pub nodes: Vec<(Op, List<Ref, 4>)>,
     pub roots: Vec<Ref>,
 }
 
@@ -163,24 +164,45 @@ impl<'a> Cutter<'a> {
 
     fn cut(&self) -> Regions {
         let (mut list, mut distinct) = (vec![], vec![]);
-        let mut known: HashMap<Distinct, usize> = HashMap::new();
+        let mut known: QuickMap<u64, Vec<usize>> = QuickMap::default();
+        let mut memo = Memo { run: vec![usize::MAX; self.g.nodes.len()], of: vec![Ref::Input(0); self.g.nodes.len()] };
         for (run, roots) in self.roots().into_iter().enumerate().filter(|(_, r)| !r.is_empty()) {
             let scope = self.scopes.get(run).copied().unwrap_or(self.g.node(roots[0]).scope);
-            let mut walk =
-                Walk { cx: self, run, memo: HashMap::new(), body: Body::default(), inputs: vec![], sites: vec![] };
+            let (inputs, sites) = (vec![], vec![]);
+            let mut walk = Walk { cx: self, run, memo: &mut memo, body: Body::default(), inputs, sites };
             roots.iter().for_each(|r| walk.visit(*r));
-            let Walk { memo, mut body, inputs, sites, .. } = walk;
-            body.roots = roots.iter().map(|r| memo[r]).collect();
+            let Walk { mut body, inputs, sites, .. } = walk;
+            body.roots = roots.iter().map(|r| memo.of[r.0 as usize]).collect();
             let operand =
                 |v: &ValueId| Operand { types: self.g.node(*v).types.clone(), fixed: self.fixed[v.0 as usize] };
             let one = Distinct { body, operands: inputs.iter().map(operand).collect() };
-            let kind = *known.entry(one.clone()).or_insert_with(|| {
-                distinct.push(one);
-                distinct.len() - 1
-            });
+            let alike = known.entry(quick(&one)).or_default();
+            let kind = match alike.iter().find(|k| distinct[**k] == one) {
+                Some(k) => *k,
+                None => {
+                    alike.push(distinct.len());
+                    distinct.push(one);
+                    distinct.len() - 1
+                }
+            };
             list.push(Region { scope, kind, roots, inputs, sites });
         }
         Regions { list, distinct }
+    }
+}
+
+/// What each value is called in the run that met it last.
+struct Memo {
+    run: Vec<usize>,
+    of: Vec<Ref>,
+}
+
+impl Memo {
+    fn get(&self, run: usize, v: ValueId) -> Option<Ref> {
+        (self.run[v.0 as usize] == run).then(|| self.of[v.0 as usize])
+    }
+    fn insert(&mut self, run: usize, v: ValueId, r: Ref) {
+        (self.run[v.0 as usize], self.of[v.0 as usize]) = (run, r);
     }
 }
 
@@ -188,7 +210,7 @@ impl<'a> Cutter<'a> {
 struct Walk<'a> {
     cx: &'a Cutter<'a>,
     run: usize,
-    memo: HashMap<ValueId, Ref>,
+    memo: &'a mut Memo,
     body: Body,
     inputs: Vec<ValueId>,
     sites: Vec<u32>,
@@ -204,24 +226,24 @@ impl Walk<'_> {
     fn visit(&mut self, v: ValueId) {
         let mut stack = vec![v];
         while let Some(&v) = stack.last() {
-            if self.memo.contains_key(&v) {
+            if self.memo.get(self.run, v).is_some() {
                 stack.pop();
                 continue;
             }
             if !self.inside(v) {
-                self.memo.insert(v, Ref::Input(self.inputs.len() as u32));
+                self.memo.insert(self.run, v, Ref::Input(self.inputs.len() as u32));
                 self.inputs.push(v);
                 continue;
             }
             let node = self.cx.g.node(v);
-            let open: Vec<ValueId> = node.args.iter().rev().copied().filter(|a| !self.memo.contains_key(a)).collect();
-            if !open.is_empty() {
-                stack.extend(open);
+            let before = stack.len();
+            stack.extend(node.args.iter().rev().copied().filter(|a| self.memo.get(self.run, *a).is_none()));
+            if stack.len() > before {
                 continue;
             }
-            let args = node.args.iter().map(|a| self.memo[a]).collect();
+            let args = node.args.iter().filter_map(|a| self.memo.get(self.run, *a)).collect();
             let op = with_site(&node.op, |s| self.local(s));
-            self.memo.insert(v, Ref::Node(self.body.nodes.len() as u32));
+            self.memo.insert(self.run, v, Ref::Node(self.body.nodes.len() as u32));
             self.body.nodes.push((op, args));
         }
     }
@@ -320,7 +342,7 @@ pub fn add(eg: &mut EGraph, op: &Op, args: &[(Id, Id)]) -> Result<(Id, Id), Regi
 /// What a choice of nodes makes of the roots.
 pub fn read_back(eg: &EGraph, choice: &extract::Choice, roots: &[Id]) -> Result<Body, RegionError> {
     let mut body = Body::default();
-    let mut memo: HashMap<Id, Ref> = HashMap::new();
+    let mut memo: QuickMap<Id, Ref> = QuickMap::default();
     for root in roots {
         let mut stack = vec![(eg.find(*root), false)];
         while let Some((id, done)) = stack.pop() {
@@ -356,7 +378,7 @@ pub fn read_back(eg: &EGraph, choice: &extract::Choice, roots: &[Id]) -> Result<
                 continue;
             }
             memo.insert(id, Ref::Node(body.nodes.len() as u32));
-            body.nodes.push((op, args));
+            body.nodes.push((op, args.into()));
         }
         body.roots.push(memo[&eg.find(*root)]);
     }
@@ -365,7 +387,7 @@ pub fn read_back(eg: &EGraph, choice: &extract::Choice, roots: &[Id]) -> Result<
 
 /// The graph with every region replaced by what became of its kind; `bodies[k]` has the roots of kind k.
 pub fn replay(g: &Graph, regions: &Regions, bodies: &[Body]) -> Result<Graph, RegionError> {
-    let bare = Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() };
+    let bare = g.bare();
     let mut b = Builder::extend(bare);
     let mut map: Vec<Option<ValueId>> = vec![None; g.nodes.len()];
     for v in g.ids() {
@@ -386,7 +408,7 @@ pub fn replay(g: &Graph, regions: &Regions, bodies: &[Body]) -> Result<Graph, Re
             Ref::Node(i) => made[*i as usize],
         };
         for (op, args) in &body.nodes {
-            let args: Vec<ValueId> = args.iter().map(|a| pick(&made, a)).collect();
+            let args: Args = args.iter().map(|a| pick(&made, a)).collect();
             made.push(b.op(with_site(op, |s| r.sites[s as usize]), &args));
         }
         for (v, new) in r.roots.iter().zip(&body.roots) {
@@ -408,11 +430,14 @@ pub fn replay(g: &Graph, regions: &Regions, bodies: &[Body]) -> Result<Graph, Re
 pub fn sweep(g: &Graph) -> Graph {
     let mut live = vec![false; g.nodes.len()];
     g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)).for_each(|v| live[v.0 as usize] = true);
-    for v in g.ids().rev().filter(|v| live[v.0 as usize]).collect::<Vec<_>>() {
-        mark(g, v, &mut live);
+    for v in g.ids().rev() {
+        if live[v.0 as usize] {
+            g.node(v).args.iter().for_each(|a| live[a.0 as usize] = true);
+        }
     }
     let mut map = vec![ValueId(0); g.nodes.len()];
-    let mut out = Graph { nodes: vec![], ..g.clone() };
+    let mut out = Graph { outputs: g.outputs.clone(), writes: g.writes.clone(), ..g.bare() };
+    out.nodes.reserve(g.nodes.len());
     for v in g.ids().filter(|v| live[v.0 as usize]) {
         let mut node = g.node(v).clone();
         node.args.iter_mut().for_each(|a| *a = map[a.0 as usize]);
@@ -422,15 +447,4 @@ pub fn sweep(g: &Graph) -> Graph {
     out.outputs.iter_mut().for_each(|o| o.value = map[o.value.0 as usize]);
     out.writes.iter_mut().for_each(|w| w.value = map[w.value.0 as usize]);
     out
-}
-
-fn mark(g: &Graph, v: ValueId, live: &mut [bool]) {
-    let mut stack = vec![v];
-    while let Some(v) = stack.pop() {
-        for a in &g.node(v).args {
-            if !std::mem::replace(&mut live[a.0 as usize], true) {
-                stack.push(*a);
-            }
-        }
-    }
 }

@@ -5,7 +5,7 @@
 use super::EGraph;
 use super::analysis::Facts;
 use super::language::Enode;
-use egg::{ENodeOrVar, Id, Pattern, PatternAst, RecExpr, Searcher, Subst, Var};
+use egg::{ENodeOrVar, Id, Pattern, PatternAst, RecExpr, SearchMatches, Searcher, Subst, Var};
 use lolm_ir::Scalar;
 use lolm_ir::axis::AxisSet;
 use std::fmt;
@@ -105,6 +105,8 @@ pub struct Rules(pub Vec<Rule>);
 pub struct Limits {
     pub iterations: usize,
     pub nodes: usize,
+    /// Of one rule in one iteration: a product of a class with itself may match more often than there is memory.
+    pub matches: usize,
 }
 
 /// Why the loop ended.
@@ -114,6 +116,7 @@ pub enum Stop {
     Saturated,
     Iterations,
     Nodes,
+    Matches,
 }
 
 /// What the loop did.
@@ -137,7 +140,9 @@ impl Rules {
         eg.rebuild();
         while run.iterations < limits.iterations {
             run.iterations += 1;
-            let found: Vec<_> = self.0.iter().map(|r| r.lhs.search(eg)).collect();
+            let found: Vec<_> = self.0.iter().map(|r| r.lhs.search_with_limit(eg, limits.matches)).collect();
+            let count = |all: &Vec<SearchMatches<Enode>>| all.iter().map(|m| m.substs.len()).sum::<usize>();
+            let full = found.iter().any(|all| count(all) >= limits.matches);
             let before = eg.total_number_of_nodes();
             let mut joined = 0;
             for ((rule, matches), hits) in self.0.iter().zip(found).zip(&mut run.hits) {
@@ -158,8 +163,8 @@ impl Rules {
                 run.stop = Stop::Saturated;
                 return run;
             }
-            if run.nodes > limits.nodes {
-                run.stop = Stop::Nodes;
+            if run.nodes > limits.nodes || full {
+                run.stop = if full { Stop::Matches } else { Stop::Nodes };
                 return run;
             }
         }
@@ -304,6 +309,7 @@ impl fmt::Display for Stop {
             Stop::Saturated => "saturated",
             Stop::Iterations => "limit of iterations",
             Stop::Nodes => "limit of nodes",
+            Stop::Matches => "limit of matches",
         })
     }
 }

@@ -39,8 +39,7 @@ impl Lowering<'_> {
             return Ok(own);
         }
         let g = self.cx.g;
-        let buffer = &mut self.cx.buffers[own.buffer.0 as usize];
-        (buffer.name, buffer.place) = (format!("v{}.{result}", v.0), Place::Arena(0));
+        self.cx.lie_in_arena(own.buffer, v, result);
         let order = order(g.node(v).types[result].axes, dims);
         let to = Storage::row_major(g, own.buffer, order.into_iter());
         self.cx.storage[v.0 as usize][result] = Some(to.clone());

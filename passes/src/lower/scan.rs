@@ -46,8 +46,7 @@ impl Lowering<'_> {
     }
 
     pub(super) fn uses_part(&self, v: ValueId, i: usize) -> bool {
-        let g = self.cx.g;
-        g.ids().any(|p| g.node(p).op == Op::Part(i) && g.node(p).args[0] == v)
+        self.parts[v.0 as usize] >> i & 1 == 1
     }
 
     pub(super) fn selective_scan_grad(&mut self, v: ValueId) -> Result<(), String> {

@@ -8,11 +8,11 @@ use super::storage::Storage;
 use crate::cluster::{Group, GroupId};
 use lolm_ir::axis::{AxisId, AxisSet};
 use lolm_ir::dtype::{DType, Scalar};
+use lolm_ir::hash::QuickMap;
 use lolm_ir::kernel::{Fold, KAxis, KOp, KValue, Kernel, Mode, OperandId, View};
 use lolm_ir::op::{Binary, Op, Reduction, Unary};
 use lolm_ir::plan::BufferId;
 use lolm_ir::{Graph, ValueId};
-use std::collections::HashMap;
 
 /// A kernel and the buffers its operands stand for.
 pub struct Lowered {
@@ -26,11 +26,11 @@ pub struct Stream<'a> {
     group: Option<GroupId>,
     pub k: Kernel,
     pub buffers: Vec<BufferId>,
-    axes: HashMap<AxisId, KAxis>,
-    known: HashMap<(KOp, Vec<KValue>), KValue>,
-    lowered: HashMap<(ValueId, Map, Option<KValue>), KValue>,
+    axes: QuickMap<AxisId, KAxis>,
+    known: QuickMap<(KOp, Vec<KValue>), KValue>,
+    lowered: QuickMap<(ValueId, Map, Option<KValue>), KValue>,
     /// Values that the caller has put into the kernel itself, whatever the map.
-    pub given: HashMap<ValueId, KValue>,
+    pub given: QuickMap<ValueId, KValue>,
 }
 
 impl<'a> Stream<'a> {
@@ -40,10 +40,10 @@ impl<'a> Stream<'a> {
             group,
             k: Kernel::default(),
             buffers: vec![],
-            axes: HashMap::new(),
-            known: HashMap::new(),
-            lowered: HashMap::new(),
-            given: HashMap::new(),
+            axes: QuickMap::default(),
+            known: QuickMap::default(),
+            lowered: QuickMap::default(),
+            given: QuickMap::default(),
         }
     }
 

@@ -66,11 +66,20 @@ fn truncation_version_and_foreign_files_have_their_own_words() {
 fn what_is_missing_is_named() {
     let e = refusal(|m| m.features = vec!["sse2".into(), "avx9".into(), "tea".into()]);
     assert_eq!(e, "this CPU lacks avx9, tea, which the artifact's code uses");
-    let json = serde_json::to_vec(&linear(3, 2, 2)).unwrap();
-    let b = container::encode(&[(MANIFEST, &json)], hash).unwrap();
+    let manifest = postcard::to_stdvec(&linear(3, 2, 2)).unwrap();
+    let b = container::encode(&[(MANIFEST, &manifest)], hash).unwrap();
     assert_eq!(Artifact::from_bytes(b).unwrap_err().to_string(), "the artifact has no section `code.x86-64-v3`");
-    let b = container::encode(&[(MANIFEST, b"{}"), (CODE, b"")], hash).unwrap();
-    assert!(Artifact::from_bytes(b).unwrap_err().to_string().starts_with("the manifest cannot be read: missing field"));
+    let refused = |manifest: &[u8]| {
+        let b = container::encode(&[(MANIFEST, manifest), (CODE, b"")], hash).unwrap();
+        Artifact::from_bytes(b).unwrap_err().to_string()
+    };
+    for len in 0..manifest.len() {
+        let e = refused(&manifest[..len]);
+        assert!(e.starts_with("the manifest cannot be read: "), "{len}: {e}");
+    }
+    assert_eq!(refused(&[&manifest[..], &[0]].concat()), "the manifest cannot be read: 1 bytes stand behind it");
+    // A count beyond all memory is no reason to ask for it.
+    assert!(refused(&[0xff; 9]).starts_with("the manifest cannot be read: "));
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Parser {
         })?;
         let inferred = &self.g.node(v).types;
         if let Some(types) = types
-            && types != *inferred
+            && *types != **inferred
         {
             let show = |types: &[Type]| types.iter().map(|t| self.show_type(*t)).collect::<Vec<_>>().join(", ");
             return Err(self.error(types_at, show(&types), format!("the inferred {}", show(inferred))));
