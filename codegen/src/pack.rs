@@ -71,6 +71,7 @@ fn record(k: &Kernel, c: &KernelCode, offset: usize) -> KernelRecord {
         units: unit_dims.iter().map(|n| *n as u64).product(),
         unit_dims,
         operands: k.operands.len() as u32,
+        block: None,
     }
 }
 

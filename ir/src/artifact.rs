@@ -2,7 +2,8 @@
 //!
 //! Hashing is given by the caller, so that this crate stays free of it; writer and reader share the layout here. The
 //! manifest is [`Manifest`] in postcard's binary form, a tenth of what JSON takes, since a deep model has thousands of
-//! launches; `lolm inspect` prints it. The code is position-independent text without relocations.
+//! launches; `lolm inspect` prints it. Code for the CPU is position-independent text without relocations; code for a GPU is
+//! one module of PTX, whose entries take an address for each operand and nothing else.
 pub mod container;
 
 use crate::dtype::DType;
@@ -11,10 +12,26 @@ use crate::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 pub const MAGIC: [u8; 8] = *b"LOLMART\n";
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 pub const PAGE: usize = 4096;
 pub const MANIFEST: &str = "manifest";
 pub const CODE: &str = "code.x86-64-v3";
+/// What a target for a GPU starts with; behind it stands the architecture, as in `cuda:sm_80`.
+pub const CUDA: &str = "cuda:";
+/// What a section of PTX starts with; behind it stands the architecture, as in `ptx.sm_80`.
+pub const PTX: &str = "ptx.";
+
+/// The architecture of a target for a GPU: `sm_80` of `cuda:sm_80`, and nothing of a target for the CPU.
+pub fn architecture(target: &str) -> Option<&str> {
+    target.strip_prefix(CUDA)
+}
+
+/// The entry of a kernel in a module of PTX: its name as PTX has names, and its number, which tells equal names apart.
+pub fn entry(index: usize, name: &str) -> String {
+    let word: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let letter = if word.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "k" };
+    format!("{letter}{word}_{index}")
+}
 
 /// Everything but code: what the runtime must know to run the programs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -32,7 +49,7 @@ pub struct Manifest {
     pub tables: Vec<TableRecord>,
 }
 
-/// A compiled kernel: its code at `offset` of the code section.
+/// A compiled kernel: its code, or its text, at `offset` of the section of code.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct KernelRecord {
     pub name: String,
@@ -42,6 +59,18 @@ pub struct KernelRecord {
     pub units: u64,
     pub unit_dims: Vec<u32>,
     pub operands: u32,
+    /// How a GPU runs it; none on a CPU.
+    pub block: Option<Block>,
+}
+
+/// The blocks of a kernel on a GPU: in a row, as many as its units need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Block {
+    pub threads: u32,
+    /// Units that a block does.
+    pub units: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -67,4 +96,17 @@ pub struct TableRecord {
     pub name: String,
     pub shape: Vec<usize>,
     pub table: Table,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_names_of_ptx() {
+        assert_eq!(entry(3, "rms_norm.bwd/w"), "rms_norm_bwd_w_3");
+        assert_eq!(entry(0, "2x"), "k2x_0");
+        assert_eq!(entry(7, ""), "k_7");
+        assert_eq!((architecture("cuda:sm_80"), architecture("x86-64-v3")), (Some("sm_80"), None));
+    }
 }

@@ -29,7 +29,7 @@ pub fn manifest(programs: Vec<Plan>) -> Manifest {
 /// The kernel [`DOUBLE`], at the start of the code, over these units.
 pub fn double(unit_dims: Vec<u32>) -> KernelRecord {
     let units = unit_dims.iter().map(|d| *d as u64).product();
-    KernelRecord { name: "double".into(), offset: 0, len: 32, units, unit_dims, operands: 2 }
+    KernelRecord { name: "double".into(), offset: 0, len: 32, units, unit_dims, operands: 2, block: None }
 }
 
 pub fn param(name: &str, shape: &[usize]) -> ParamRecord {
@@ -158,8 +158,15 @@ pub fn toy() -> Artifact {
     let mut m = manifest(vec![plan]);
     m.params = vec![param("w", &[8])];
     m.states = vec![state("adam.m.w", &[8], None), state("kv", &[4], None)];
-    m.kernels =
-        vec![KernelRecord { name: "toy".into(), offset: 0, len: 122, units: 8, unit_dims: vec![1, 8], operands: 7 }];
+    m.kernels = vec![KernelRecord {
+        name: "toy".into(),
+        offset: 0,
+        len: 122,
+        units: 8,
+        unit_dims: vec![1, 8],
+        operands: 7,
+        block: None,
+    }];
     Artifact::from_bytes(bytes(&m, &TOY)).unwrap()
 }
 
@@ -214,6 +221,7 @@ pub fn steps() -> Artifact {
         units: t as u64,
         unit_dims: vec![1, t],
         operands: 6,
+        block: None,
     };
     m.kernels = [2, 1, 4].map(kernel).to_vec();
     Artifact::from_bytes(bytes(&m, &STEPS)).unwrap()
@@ -254,6 +262,14 @@ pub fn losses() -> Artifact {
         scratch: 0,
     }]);
     let (offset, len) = (0, 79);
-    m.kernels = vec![KernelRecord { name: "losses".into(), offset, len, units: 8, unit_dims: vec![1, 8], operands: 5 }];
+    m.kernels = vec![KernelRecord {
+        name: "losses".into(),
+        offset,
+        len,
+        units: 8,
+        unit_dims: vec![1, 8],
+        operands: 5,
+        block: None,
+    }];
     Artifact::from_bytes(bytes(&m, &LOSSES)).unwrap()
 }
