@@ -4,8 +4,8 @@
 //! The copy of the code that runs is hashed again, so a file that changes under its mapping changes nothing.
 use crate::cpu::code::{CodeError, Text};
 use crate::cpu::memory::map_file;
-use lolm_ir::artifact::container::{self, ContainerError};
-use lolm_ir::artifact::{CODE, MANIFEST, Manifest};
+use lolm_ir::artifact::container::{self, ContainerError, Section};
+use lolm_ir::artifact::{CODE, MANIFEST, Manifest, PTX, architecture};
 use lolm_ir::plan::Plan;
 use std::io;
 use std::ops::Range;
@@ -20,9 +20,17 @@ pub use check::{MAX_DIMS, MAX_OPERANDS, PlanError, elements};
 pub struct Artifact {
     pub manifest: Manifest,
     hash: [u8; 32],
-    pub(crate) text: Text,
+    pub(crate) code: Code,
     file: File,
     sections: Vec<(String, Range<usize>)>,
+}
+
+/// What the programs run.
+pub(crate) enum Code {
+    /// Machine code of the CPU, in pages of its own.
+    Cpu(Text),
+    /// A module for a GPU of this architecture.
+    Ptx { architecture: String, text: String },
 }
 
 enum File {
@@ -47,7 +55,7 @@ pub enum ArtifactError {
     #[error("not a whole artifact: {0}")]
     Container(#[from] ContainerError),
     #[error("the artifact has no section `{name}`")]
-    MissingSection { name: &'static str },
+    MissingSection { name: String },
     #[error("the manifest cannot be read: {what}")]
     Manifest { what: String },
     #[error("the artifact is for x86-64, and this machine is {found}")]
@@ -56,6 +64,8 @@ pub enum ArtifactError {
     CpuFeatures { missing: Vec<String> },
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error("section `{name}` is not text: {what}")]
+    NotText { name: String, what: String },
     #[error("the artifact changed while it was read: the code does not have its hash any more")]
     Changed,
     #[error("no memory for the code: {0}")]
@@ -77,22 +87,16 @@ impl Artifact {
     fn new(file: File) -> Result<Artifact, ArtifactError> {
         let bytes = file.bytes();
         let found = container::decode(bytes, hash)?;
-        let section = |name| found.iter().find(|s| s.name == name).ok_or(ArtifactError::MissingSection { name });
-        let (manifest, code) = (section(MANIFEST)?, section(CODE)?);
-        let manifest = read_manifest(manifest.data)?;
-        features::check(&manifest.features)?;
-        check::manifest(&manifest, code.data.len() as u64)?;
-        let text = Text::new(code.data, |copy| match hash(copy) == code.hash {
-            true => Ok(()),
-            false => Err(ArtifactError::Changed),
-        });
-        let text = text.map_err(|e| match e {
-            CodeError::Memory(e) => ArtifactError::Memory(e),
-            CodeError::Refused(e) => e,
-        })?;
+        let section =
+            |name: String| found.iter().find(|s| s.name == name).ok_or(ArtifactError::MissingSection { name });
+        let manifest = read_manifest(section(MANIFEST.into())?.data)?;
+        let code = match architecture(&manifest.target) {
+            None => cpu_code(&manifest, section(CODE.into())?)?,
+            Some(architecture) => ptx(&manifest, architecture, section(format!("{PTX}{architecture}"))?)?,
+        };
         let whole: Vec<u8> = found.iter().flat_map(|s| s.name.bytes().chain([0]).chain(s.hash)).collect();
         let sections = found.iter().map(|s| (s.name.to_string(), s.offset..s.offset + s.data.len())).collect();
-        Ok(Artifact { hash: hash(&whole), manifest, text, sections, file })
+        Ok(Artifact { hash: hash(&whole), manifest, code, sections, file })
     }
 
     /// A hash over the names and hashes of all sections, in hexadecimal: what this artifact is.
@@ -114,6 +118,31 @@ impl Artifact {
 impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Artifact").field("name", &self.manifest.name).field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// Machine code, checked and made executable.
+fn cpu_code(m: &Manifest, code: &Section) -> Result<Code, ArtifactError> {
+    features::check(&m.features)?;
+    check::manifest(m, code.data.len() as u64)?;
+    let text = Text::new(code.data, |copy| match hash(copy) == code.hash {
+        true => Ok(()),
+        false => Err(ArtifactError::Changed),
+    });
+    text.map(Code::Cpu).map_err(|e| match e {
+        CodeError::Memory(e) => ArtifactError::Memory(e),
+        CodeError::Refused(e) => e,
+    })
+}
+
+/// A module of PTX. What the device compiles is this copy, whose hash is looked at once more.
+fn ptx(m: &Manifest, architecture: &str, code: &Section) -> Result<Code, ArtifactError> {
+    check::manifest(m, code.data.len() as u64)?;
+    let text = String::from_utf8(code.data.to_vec());
+    let text = text.map_err(|e| ArtifactError::NotText { name: code.name.into(), what: e.to_string() })?;
+    match hash(text.as_bytes()) == code.hash {
+        true => Ok(Code::Ptx { architecture: architecture.into(), text }),
+        false => Err(ArtifactError::Changed),
     }
 }
 

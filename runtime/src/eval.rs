@@ -123,6 +123,7 @@ pub fn evaluate(
         if counted == batch && first + batch <= whole || first == 0 {
             sums.add_statistics(model, &ports);
         }
+        model.check().map_err(ModelError::from)?;
         progress(first + counted, windows);
     }
     Ok(sums.finish(&ports, options, windows == all))

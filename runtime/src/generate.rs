@@ -118,7 +118,7 @@ impl<'a> Generator<'a> {
     }
     /// The logits of the last token that went in.
     pub fn logits(&self) -> &[f32] {
-        &self.model.output_slice::<f32>(self.steps[self.last].logits)[..self.vocab]
+        self.model.output_part(self.steps[self.last].logits, 0..self.vocab)
     }
     /// Gate and regime of the last token that went in.
     pub fn trace(&self) -> Trace {
@@ -138,7 +138,7 @@ impl<'a> Generator<'a> {
         while !rest.is_empty() {
             let i = self.step(self.position, rest.len());
             let (now, later) = rest.split_at(self.steps[i].tokens);
-            self.take(i, now);
+            self.take(i, now)?;
             rest = later;
         }
         Ok(())
@@ -167,7 +167,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Runs one step program. Nothing is allocated.
-    fn take(&mut self, i: usize, tokens: &[u32]) {
+    fn take(&mut self, i: usize, tokens: &[u32]) -> Result<(), ModelError> {
         let s = &self.steps[i];
         let ids = self.model.input_mut::<i32>(s.ids);
         ids.fill(0);
@@ -178,13 +178,14 @@ impl<'a> Generator<'a> {
         self.model.run(s.program);
         self.position += tokens.len();
         self.last = i;
+        let last = tokens.len() - 1;
         self.trace.gate = s.gate.map(|g| {
-            let all = self.model.output_slice::<f32>(g); // [slots, tokens, d]
-            let d = all.len() / self.model.input_len(s.ids);
-            let row = &all[(tokens.len() - 1) * d..tokens.len() * d];
+            let d = self.model.output_len(g) / self.model.input_len(s.ids); // of [slots, tokens, d]
+            let row: &[f32] = self.model.output_part(g, last * d..(last + 1) * d);
             row.iter().sum::<f32>() / d as f32
         });
-        self.trace.regime = s.regime.map(|r| self.model.output_slice::<i32>(r)[tokens.len() - 1]);
+        self.trace.regime = s.regime.map(|r| self.model.output_part::<i32>(r, last..last + 1)[0]);
+        Ok(self.model.check()?)
     }
 
     /// Takes a prompt in and generates up to `count` tokens; `stop` ends early (that token is kept). `each` sees every

@@ -1,14 +1,18 @@
 //! Loads an artifact, runs its plans, trains and generates.
 //!
-//! Knows nothing of specs, passes or code generation: an artifact holds all that it needs. All unsafe code is in [`cpu`].
+//! Knows nothing of specs, passes or code generation: an artifact holds all that it needs. All unsafe code is in [`cpu`]
+//! and [`cuda`].
 pub mod artifact;
 pub mod bench;
 pub mod cpu;
+pub mod cuda;
 pub mod eval;
 pub mod generate;
+mod machine;
 pub mod model;
 pub mod store;
 pub mod tensor;
+pub mod tensors;
 #[cfg(test)]
 mod testing;
 pub mod train;

@@ -3,16 +3,24 @@
 //! Two ways to run a program. [`Model::call`] takes and gives tensors by name and checks them. For loops, look ports up
 //! once ([`Model::input`], [`Model::output`]), write the input slices, [`Model::run`], read the output slices: nothing is
 //! allocated or looked up then.
+//!
+//! On a device, what is read is fetched, so [`Model::output_part`] where a part is enough. A device can fail: then nothing
+//! runs any more, what is read is NaN, and [`Model::check`], which every loop asks, says why.
 use crate::artifact::Artifact;
 use crate::cpu::gemm::Isa;
-use crate::cpu::machine::{Machine, MachineError};
+use crate::cpu::machine::MachineError;
 use crate::cpu::memory::Element;
-use crate::store::Store;
+use crate::cuda::device::{Device, DeviceError};
+use crate::cuda::machine::Copied;
+use crate::machine::Machine;
 use crate::tensor::Tensor;
+use crate::tensors::Tensors;
 use lolm_ir::DType;
 use lolm_ir::artifact::Manifest;
 use lolm_ir::plan::{Plan, Port};
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// A model, ready to run.
 pub struct Model {
@@ -42,6 +50,8 @@ pub struct Output {
 pub enum ModelError {
     #[error(transparent)]
     Machine(#[from] MachineError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("the artifact has no program `{name}`; it has {}", found.join(", "))]
     NoProgram { name: String, found: Vec<String> },
     #[error("program `{program}` has no {what} `{name}`; it has {}", found.join(", "))]
@@ -60,8 +70,16 @@ impl Model {
 
     /// As [`Model::load`], with this instruction set for matrix products, on which the bits of the results do not depend.
     pub fn load_with(artifact: Artifact, threads: usize, isa: Isa) -> Result<Model, ModelError> {
-        let mut model = Model { machine: Machine::new(artifact, threads, isa)? };
+        let mut model = Model { machine: Machine::cpu(artifact, threads, isa)? };
         model.reset_states();
+        Ok(model)
+    }
+
+    /// Loads a model on a device, with zero parameters and initial states.
+    pub fn load_on(artifact: Artifact, device: Arc<dyn Device>) -> Result<Model, ModelError> {
+        let mut model = Model { machine: Machine::cuda(artifact, device)? };
+        model.reset_states();
+        model.check()?;
         Ok(model)
     }
 
@@ -71,8 +89,17 @@ impl Model {
     pub fn manifest(&self) -> &Manifest {
         &self.artifact().manifest
     }
+    /// Threads that compute; one on a device, which only waits.
     pub fn threads(&self) -> usize {
         self.machine.threads()
+    }
+    /// The device's name, if the model is not on the CPU.
+    pub fn device(&self) -> Option<String> {
+        self.machine.device()
+    }
+    /// What made the device fail, if it did; on the CPU nothing does.
+    pub fn check(&self) -> Result<(), DeviceError> {
+        self.machine.check()
     }
 
     // ---- programs and ports
@@ -94,7 +121,7 @@ impl Model {
     }
     /// Looks an input up and checks its dtype.
     pub fn input(&self, p: ProgramId, name: &str, dtype: DType) -> Result<Input, ModelError> {
-        let slot = self.port(p, "input", &self.plan(p).inputs, self.machine.inputs(p.0), name, dtype)?;
+        let slot = self.port(p, "input", &self.plan(p).inputs, Tensors::here(self.machine.inputs(p.0)), name, dtype)?;
         Ok(Input { program: p.0, slot })
     }
     /// Looks an output up and checks its dtype.
@@ -114,16 +141,16 @@ impl Model {
         p: ProgramId,
         what: &'static str,
         ports: &[Port],
-        store: &Store,
+        found: Tensors,
         name: &str,
         dtype: DType,
     ) -> Result<usize, ModelError> {
         let program = || self.plan(p).program.clone();
-        let Some(slot) = store.find(name) else {
+        let Some(slot) = found.find(name) else {
             let found = ports.iter().map(|p| p.name.clone()).collect();
             return Err(ModelError::NoPort { program: program(), what, name: name.into(), found });
         };
-        let found = store.slots()[slot].dtype;
+        let found = found.slots()[slot].dtype;
         match found == dtype {
             true => Ok(slot),
             false => Err(ModelError::PortType {
@@ -147,6 +174,14 @@ impl Model {
     /// What an output holds after a run.
     pub fn output_slice<T: Element>(&self, o: Output) -> &[T] {
         self.machine.outputs(o.program).view(o.slot)
+    }
+    /// Some elements of an output: on a device, only they are fetched.
+    pub fn output_part<T: Element>(&self, o: Output, elements: Range<usize>) -> &[T] {
+        self.machine.outputs(o.program).part(o.slot, elements)
+    }
+    /// Elements of an output.
+    pub fn output_len(&self, o: Output) -> usize {
+        self.machine.outputs(o.program).slots()[o.slot].len
     }
     pub fn output_tensor(&self, o: Output) -> Tensor {
         self.machine.outputs(o.program).get(o.slot)
@@ -181,8 +216,10 @@ impl Model {
             return Err(ModelError::MissingInput { program: program(), name: missing.name.clone() });
         }
         self.run(p);
-        let store = self.machine.outputs(p.0);
-        Ok(store.slots().iter().enumerate().map(|(i, s)| (s.name.clone(), store.get(i))).collect())
+        let found = self.machine.outputs(p.0);
+        let outputs = found.slots().iter().enumerate().map(|(i, s)| (s.name.clone(), found.get(i))).collect();
+        self.check()?;
+        Ok(outputs)
     }
 
     /// Starts to measure the launches of a program, or stops and gives the nanoseconds of each, in the order of the plan.
@@ -193,7 +230,7 @@ impl Model {
 
     // ---- parameters and states
 
-    pub fn params(&self) -> &Store {
+    pub fn params(&self) -> Tensors<'_> {
         self.machine.params()
     }
     /// Writes elements of a parameter, by its slot in [`Model::params`], from element `at` on: each is rounded to the
@@ -205,7 +242,7 @@ impl Model {
     pub fn param_mut(&mut self, slot: usize) -> &mut [f32] {
         self.machine.param_mut(slot)
     }
-    pub fn states(&self) -> &Store {
+    pub fn states(&self) -> Tensors<'_> {
         self.machine.states()
     }
     /// The bytes of a state, by its slot in [`Model::states`], for writing.
@@ -219,6 +256,11 @@ impl Model {
     /// Puts those states where they start whose names are chosen.
     pub fn reset_states_if(&mut self, chosen: impl Fn(&str) -> bool) {
         self.machine.reset_states(chosen);
+    }
+    /// A copy of the parameters and of the chosen states as they are now, which is read while the model goes on; none if
+    /// they lie in this memory.
+    pub fn copied(&mut self, chosen: impl Fn(&str) -> bool) -> Result<Option<Copied>, DeviceError> {
+        self.machine.copied(chosen)
     }
 }
 

@@ -6,6 +6,7 @@ use half::bf16;
 use lolm_ir::DType;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 /// A named tensor and where it lies.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,7 +50,14 @@ impl Store {
         self.by_name.get(name).copied()
     }
     pub fn address(&self, name: &str) -> Option<*mut u8> {
-        Some(self.region.address().wrapping_add(self.slots[self.find(name)?].at))
+        Some(self.slot_address(self.find(name)?))
+    }
+    pub fn slot_address(&self, slot: usize) -> *mut u8 {
+        self.region.address().wrapping_add(self.slots[slot].at)
+    }
+    /// Bytes of a slot.
+    pub fn slot_bytes(&self, slot: usize) -> usize {
+        self.slots[slot].len * self.slots[slot].dtype.bytes()
     }
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
@@ -61,6 +69,13 @@ impl Store {
         let s = &self.slots[slot];
         assert_eq!(size_of::<T>(), s.dtype.bytes(), "bug: a view of `{}` as another type", s.name);
         self.region.slice(s.at, s.len)
+    }
+    /// Some elements of a slot as T, which must have the size of its dtype.
+    pub fn part<T: Element>(&self, slot: usize, elements: Range<usize>) -> &[T] {
+        let s = &self.slots[slot];
+        assert_eq!(size_of::<T>(), s.dtype.bytes(), "bug: a view of `{}` as another type", s.name);
+        assert!(elements.end <= s.len, "bug: elements {elements:?} of `{}`, which has {}", s.name, s.len);
+        self.region.slice(s.at + elements.start * size_of::<T>(), elements.len())
     }
     pub fn view_mut<T: Element>(&mut self, slot: usize) -> &mut [T] {
         let s = &self.slots[slot];

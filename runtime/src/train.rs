@@ -161,7 +161,12 @@ impl Trainer {
         self.shape
     }
 
-    /// Takes one step. Nothing is allocated.
+    /// What the last step gave.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Takes one step. Nothing is allocated. Where a device can fail, [`Model::check`] is to be asked.
     pub fn step(&mut self) -> &Report {
         let step = self.progress.step;
         let lr = self.config.learning_rate.at(step) * 0.5f64.powi(self.progress.halvings as i32);

@@ -28,7 +28,7 @@ pub fn run(m: &Module, given: &Named, threads: usize) -> Result<(Named, Named), 
     });
     let outputs = model.call(&plan.program, &ports.collect::<Vec<_>>()).map_err(|e| e.to_string())?;
     let outputs = outputs.iter().map(|(n, t)| (n.clone(), wide(t))).collect();
-    let all = |s: &lolm_runtime::store::Store| {
+    let all = |s: lolm_runtime::tensors::Tensors| {
         (0..s.slots().len()).map(|i| (s.slots()[i].name.clone(), wide(&s.get(i)))).collect::<Named>()
     };
     let mut after = all(model.params());

@@ -3,7 +3,7 @@
 //! every pointer given to a kernel points into its buffer. What a kernel does with it is the code's business.
 use super::bounds::{self, Reach, Space};
 use lolm_ir::DType;
-use lolm_ir::artifact::{KernelRecord, Manifest};
+use lolm_ir::artifact::{Block, KernelRecord, Manifest, architecture};
 use lolm_ir::plan::{
     Access, Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Place, Plan, Span, Stage, Step,
 };
@@ -39,8 +39,17 @@ pub fn elements(shape: &[usize]) -> Option<u64> {
 
 /// Checks everything.
 pub fn manifest(m: &Manifest, code: u64) -> Check {
+    let on_gpu = architecture(&m.target).is_some();
     for k in &m.kernels {
         kernel(k, code)?;
+        match (&k.block, on_gpu) {
+            (Some(b), true) => block(k, b)?,
+            (None, false) => {}
+            (found, _) => {
+                let what = format!("{found:?} as its blocks, which does not go with the target {}", m.target);
+                return fail(format!("kernel `{}`", k.name), what);
+            }
+        }
     }
     unique("parameters", m.params.iter().map(|p| p.name.as_str()))?;
     unique("states", m.states.iter().map(|s| s.name.as_str()))?;
@@ -88,6 +97,24 @@ fn kernel(k: &KernelRecord, code: u64) -> Check {
     }
     if k.operands as usize > MAX_OPERANDS {
         return fail(place(), format!("{} operands, more than {MAX_OPERANDS}", k.operands));
+    }
+    Ok(())
+}
+
+/// The most threads of a block, and the most bytes of shared memory that one may ask for on any GPU.
+const MOST_THREADS: u32 = 1024;
+const MOST_SHARED: u32 = 227 << 10;
+
+fn block(k: &KernelRecord, b: &Block) -> Check {
+    let place = || format!("kernel `{}`", k.name);
+    if b.threads == 0 || b.threads > MOST_THREADS || !b.threads.is_multiple_of(32) {
+        return fail(place(), format!("blocks of {} threads, expected whole warps, at most {MOST_THREADS}", b.threads));
+    }
+    if b.units == 0 || k.units.div_ceil(b.units as u64) > i32::MAX as u64 {
+        return fail(place(), format!("{} units in blocks of {}", k.units, b.units));
+    }
+    if b.shared > MOST_SHARED {
+        return fail(place(), format!("{} bytes of shared memory, more than {MOST_SHARED}", b.shared));
     }
     Ok(())
 }

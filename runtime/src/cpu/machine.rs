@@ -3,9 +3,11 @@ use super::exec::{Exec, Times, Worker, resolve};
 use super::gemm::{self, Isa};
 use super::memory::{ALIGN, Element, Region};
 use super::pool::{Member, Pool};
-use crate::artifact::{Artifact, PlanError};
+use crate::artifact::{Artifact, Code, PlanError};
+use crate::cuda::device::DeviceError;
 use crate::store::Store;
 use crate::tensor::Tensor;
+use crate::tensors::Tensors;
 use lolm_ir::DType;
 use lolm_ir::artifact::Manifest;
 use lolm_ir::interp;
@@ -38,6 +40,20 @@ struct Program {
 /// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
+    #[error(
+        "the artifact is for {target} and cannot run on the CPU: run it with `--device cuda`, or compile it with \
+         `--target cpu`"
+    )]
+    OnCpu { target: String },
+    #[error(
+        "the artifact is for {target} and cannot run on {device}: run it with `--device cpu`, or compile it with \
+         `--target cuda`"
+    )]
+    OnDevice { target: String, device: String },
+    #[error("the artifact's plan is not one for {device}: {why}")]
+    Unknown { device: String, why: String },
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("not enough memory or threads: {0}")]
     System(#[from] io::Error),
     #[error("bug: a checked plan cannot be resolved: {0}")]
@@ -49,6 +65,9 @@ impl Machine {
     pub fn new(artifact: Artifact, threads: usize, isa: Isa) -> Result<Machine, MachineError> {
         let isa = if Isa::available().contains(&isa) { isa } else { Isa::detect() };
         let m = &artifact.manifest;
+        let Code::Cpu(text) = &artifact.code else {
+            return Err(MachineError::OnCpu { target: m.target.clone() });
+        };
         let params = Store::new(m.params.iter().map(|p| (p.name.as_str(), p.dtype, p.shape.as_slice())))?;
         let states = Store::new(m.states.iter().map(|s| (s.name.as_str(), s.dtype, s.shape.as_slice())))?;
         let tables = tables(m)?;
@@ -73,7 +92,7 @@ impl Machine {
                 Place::Input(n) => inputs.address(n),
                 Place::Output(n) => outputs.address(n),
             };
-            let exec = resolve(p, &m.kernels, &artifact.text, isa, &address)?;
+            let exec = resolve(p, &m.kernels, text, isa, &address)?;
             programs.push(Program { exec, inputs, outputs, times: None });
         }
         let (_tables, _arena, _scratch) = (tables, arena, scratch);
@@ -96,12 +115,12 @@ impl Machine {
     pub fn set_input(&mut self, program: usize, slot: usize, x: &Tensor) -> bool {
         self.programs[program].inputs.set(slot, x)
     }
-    pub fn outputs(&self, program: usize) -> &Store {
-        &self.programs[program].outputs
+    pub fn outputs(&self, program: usize) -> Tensors<'_> {
+        Tensors::here(&self.programs[program].outputs)
     }
 
-    pub fn params(&self) -> &Store {
-        &self.params
+    pub fn params(&self) -> Tensors<'_> {
+        Tensors::here(&self.params)
     }
     pub fn param_mut(&mut self, slot: usize) -> &mut [f32] {
         self.params.view_mut(slot)
@@ -109,8 +128,8 @@ impl Machine {
     pub fn write_param(&mut self, slot: usize, at: usize, values: impl Iterator<Item = f32>) {
         self.params.write(slot, at, values);
     }
-    pub fn states(&self) -> &Store {
-        &self.states
+    pub fn states(&self) -> Tensors<'_> {
+        Tensors::here(&self.states)
     }
     pub fn state_bytes_mut(&mut self, slot: usize) -> &mut [u8] {
         self.states.raw_mut(slot)
@@ -153,8 +172,8 @@ impl Machine {
     }
 }
 
-/// The tables, computed in f64 and rounded once.
-fn tables(m: &Manifest) -> io::Result<Store> {
+/// The tables of a model, computed in f64 and rounded once.
+pub fn tables(m: &Manifest) -> io::Result<Store> {
     let mut store = Store::new(m.tables.iter().map(|t| (t.name.as_str(), DType::F32, t.shape.as_slice())))?;
     for (slot, t) in m.tables.iter().enumerate() {
         if let [rows, cols] = t.shape[..] {
@@ -165,6 +184,7 @@ fn tables(m: &Manifest) -> io::Result<Store> {
     Ok(store)
 }
 
-fn ports(ports: &[Port]) -> io::Result<Store> {
+/// Zeros for ports.
+pub fn ports(ports: &[Port]) -> io::Result<Store> {
     Store::new(ports.iter().map(|p| (p.name.as_str(), p.dtype, p.shape.as_slice())))
 }

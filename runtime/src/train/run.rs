@@ -1,5 +1,6 @@
 //! The loop of a run: steps, metrics, checkpoints, and somebody who watches and may ask to stop.
 use super::{CheckpointError, Checkpoints, Match, Metrics, Report, TrainError, Trainer};
+use crate::model::ModelError;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -40,7 +41,9 @@ impl Run {
         let mut saved = t.progress.step;
         while t.progress.step < t.config.steps && outcome == Outcome::Finished {
             let start = Instant::now();
-            let report = t.step();
+            t.step();
+            t.model.check().map_err(ModelError::from)?;
+            let report = t.report();
             let rate = report.tokens as f64 / start.elapsed().as_secs_f64();
             if let (Some(m), Some(path)) = (&mut metrics, &self.metrics) {
                 m.add(report, &[("tokens_per_second", rate)]).map_err(|e| failed(path, e))?;

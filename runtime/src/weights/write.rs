@@ -1,6 +1,6 @@
 //! Writes safetensors to anything that takes bytes, so that the caller decides about files, hashes and failures.
 use super::names::published;
-use crate::store::Store;
+use crate::tensors::Tensors;
 use lolm_ir::DType;
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ pub struct Entry<'a> {
 }
 
 /// The chosen tensors of a store, sorted by name.
-pub fn entries(store: &Store, chosen: impl Fn(&str) -> bool) -> Vec<Entry<'_>> {
+pub fn entries(store: Tensors<'_>, chosen: impl Fn(&str) -> bool) -> Vec<Entry<'_>> {
     let slots = store.slots().iter().enumerate().filter(|(_, s)| chosen(&s.name));
     let entry = |(i, s): (usize, &'_ crate::store::Slot)| (i, s.name.clone());
     let mut order: Vec<(usize, String)> = slots.map(entry).collect();
@@ -26,7 +26,7 @@ pub fn entries(store: &Store, chosen: impl Fn(&str) -> bool) -> Vec<Entry<'_>> {
 }
 
 /// The tensors that the parameters of a store are published as, sorted by name.
-fn weights(store: &Store) -> Vec<Entry<'_>> {
+fn weights(store: Tensors<'_>) -> Vec<Entry<'_>> {
     let mut all = vec![];
     for (slot, s) in store.slots().iter().enumerate() {
         for part in published(&s.name, &s.shape) {
@@ -39,7 +39,7 @@ fn weights(store: &Store) -> Vec<Entry<'_>> {
 }
 
 /// Writes parameters under their published names.
-pub fn write_weights(to: &mut impl Write, params: &Store) -> io::Result<()> {
+pub fn write_weights(to: &mut impl Write, params: Tensors) -> io::Result<()> {
     write_safetensors(to, &weights(params))
 }
 

@@ -1,0 +1,10 @@
+//! Runs generated PTX: on an NVIDIA GPU through its driver, or on an emulator.
+//!
+//! Parameters and states live on the device. The host has a copy of each ([`mirror`]) that is fetched where it is looked at
+//! and uploaded where it was written. A program is resolved to launches once and then replayed. All unsafe code for GPUs is
+//! in here.
+pub mod device;
+mod exec;
+mod health;
+pub mod machine;
+mod mirror;
