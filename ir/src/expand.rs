@@ -47,7 +47,7 @@ pub fn expand(g: &Graph, which: &dyn Fn(&Op) -> bool) -> Result<Graph, GraphErro
                 Image::Expanded(results) => Image::Kept(results[i]),
             },
             _ if which(&node.op) => ex.node(g, node, &args),
-            _ => Image::Kept(ex.b.op(node.op.clone(), &args)),
+            _ => Image::Kept(ex.b.adopt(node, args)),
         };
         images.push(image);
     }

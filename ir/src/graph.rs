@@ -7,11 +7,13 @@ use crate::dtype::{DType, Scalar};
 use crate::list::List;
 use crate::op::Op;
 use std::fmt;
+use std::sync::Arc;
 
 mod build;
 mod infer;
 mod known;
 mod leaf;
+mod sweep;
 pub use build::Builder;
 pub use infer::{Fault, infer, infer_types};
 pub use leaf::{Dim, Init, Leaf, LeafId, LeafKind, RopeScaling, Table};
@@ -74,13 +76,14 @@ pub struct Write {
     pub value: ValueId,
 }
 
-/// A program: nodes in topological order over a table of axes and a table of leaves.
+/// A program: nodes in topological order over a table of axes and a table of leaves. The tables are shared by the graphs
+/// that passes make of each other.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Graph {
     pub name: String,
-    pub axes: Vec<Axis>,
-    pub leaves: Vec<Leaf>,
-    pub scopes: Vec<String>,
+    pub axes: Arc<Vec<Axis>>,
+    pub leaves: Arc<Vec<Leaf>>,
+    pub scopes: Arc<Vec<String>>,
     pub nodes: Vec<Node>,
     pub outputs: Vec<Output>,
     pub writes: Vec<Write>,
@@ -103,7 +106,7 @@ impl std::error::Error for GraphError {}
 
 impl Graph {
     pub fn new(name: impl Into<String>) -> Self {
-        Graph { name: name.into(), scopes: vec![String::new()], ..Graph::default() }
+        Graph { name: name.into(), scopes: Arc::new(vec![String::new()]), ..Graph::default() }
     }
 
     /// The same axes, leaves and scopes without any operation: where a pass begins to make the graph anew.
@@ -113,6 +116,7 @@ impl Graph {
             axes: self.axes.clone(),
             leaves: self.leaves.clone(),
             scopes: self.scopes.clone(),
+            nodes: Vec::with_capacity(self.nodes.len()),
             ..Graph::default()
         }
     }
@@ -171,14 +175,14 @@ impl Graph {
         if self.find_axis(&name).is_some() {
             return Err(self.error(ScopeId(0), format!("axis `{name}` is declared twice")));
         }
-        self.axes.push(Axis { name, len });
+        Arc::make_mut(&mut self.axes).push(Axis { name, len });
         Ok(AxisId(self.axes.len() as u8 - 1))
     }
 
     /// Adds a scope, or finds it if it is the last one added.
     pub fn add_scope(&mut self, name: &str) -> ScopeId {
         if self.scopes.last().is_none_or(|s| s != name) {
-            self.scopes.push(name.into());
+            Arc::make_mut(&mut self.scopes).push(name.into());
         }
         ScopeId(self.scopes.len() as u32 - 1)
     }
@@ -188,6 +192,12 @@ impl Graph {
         let types = infer(self, &op, args).map_err(|e| self.error(scope, e.to_string()))?;
         self.nodes.push(Node { op, args: args.into(), types, scope });
         Ok(ValueId(self.nodes.len() as u32 - 1))
+    }
+
+    /// Adds an operation whose types are known, as that of a graph with the same tables is.
+    pub fn adopt(&mut self, node: Node) -> ValueId {
+        self.nodes.push(node);
+        ValueId(self.nodes.len() as u32 - 1)
     }
 
     fn error(&self, scope: ScopeId, fault: String) -> GraphError {

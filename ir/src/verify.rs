@@ -79,7 +79,7 @@ fn axes(g: &Graph) -> Result {
         return Err(VerifyError::TooManyAxes(g.axes.len()));
     }
     let mut names = BTreeSet::new();
-    for axis in &g.axes {
+    for axis in g.axes.iter() {
         if !names.insert(&axis.name) {
             return Err(VerifyError::AxisName(axis.name.clone()));
         }
@@ -107,7 +107,7 @@ fn dims_fault(g: &Graph, dims: &[Dim]) -> Option<String> {
 
 fn leaves(g: &Graph) -> Result {
     let mut names = QuickSet::default();
-    for leaf in &g.leaves {
+    for leaf in g.leaves.iter() {
         if !names.insert(&leaf.name) {
             return Err(VerifyError::LeafName(leaf.name.clone()));
         }

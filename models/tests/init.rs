@@ -40,7 +40,7 @@ fn size_of_z(spec: &Spec) -> f64 {
     let g = build(spec, &Program::Forward { batch: 1, seq: 32, forced_gate: false }).unwrap();
     let mut draws = Draws(1);
     let mut feeds = Feeds::new();
-    for leaf in &g.leaves {
+    for leaf in g.leaves.iter() {
         if let LeafKind::Param(init) = leaf.kind {
             feeds.insert(leaf.name.clone(), draws.fill(init, &leaf.shape(&g)));
         }

@@ -10,15 +10,16 @@
 //!
 //! Axes and scopes keep their ids. Leaves that nothing reads or writes are dropped, except parameters: one without a use
 //! still exists, and has a zero gradient. So values and leaves have new ids; find them again by name.
-use lolm_ir::graph::{Args, Builder, Graph, GraphError, LeafId, LeafKind, Output, ValueId, Write, infer};
+use lolm_ir::graph::{Args, Builder, Graph, GraphError, LeafId, LeafKind, Node, Output, ValueId, Write, infer};
 use lolm_ir::op::Op;
+use std::sync::Arc;
 
 mod fold;
 mod identities;
 
 /// The same program, smaller.
 pub fn canonicalize(g: &Graph) -> Result<Graph, GraphError> {
-    Ok(swept(&rewritten(g)?))
+    Ok(swept(rewritten(g)?))
 }
 
 /// Builds a graph again, each operation in its simplest form.
@@ -28,14 +29,14 @@ struct Rewriter {
 
 fn rewritten(g: &Graph) -> Result<Graph, GraphError> {
     let mut r = Rewriter { b: Builder::extend(g.bare()) };
-    let live = live(g);
+    let live = g.live();
     // Values that nothing reaches keep the place of value 0, which nobody reads.
     let mut new = vec![ValueId(0); g.nodes.len()];
     for v in g.ids().filter(|v| live[v.0 as usize]) {
         let node = g.node(v);
         r.b.set_scope(node.scope);
         let args: Args = node.args.iter().map(|a| new[a.0 as usize]).collect();
-        new[v.0 as usize] = r.make(node.op.clone(), &args);
+        new[v.0 as usize] = r.simplest(node, args);
     }
     let mut out = r.b.finish()?;
     out.outputs = g.outputs.iter().map(|o| Output { value: new[o.value.0 as usize], ..o.clone() }).collect();
@@ -46,72 +47,53 @@ fn rewritten(g: &Graph) -> Result<Graph, GraphError> {
 impl Rewriter {
     /// The simplest value that equals this operation on these operands.
     fn make(&mut self, op: Op, args: &[ValueId]) -> ValueId {
-        if let Some(c) = fold::constant(self.b.graph(), &op, args) {
+        match infer(self.b.graph(), &op, args) {
+            Ok(types) => {
+                let node = Node { op, args: args.into(), types, scope: self.b.current_scope() };
+                self.simplest(&node, args.into())
+            }
+            // The builder remembers what is wrong with it.
+            Err(_) => self.b.op(op, args),
+        }
+    }
+
+    /// As [`Rewriter::make`], for an operation whose types are known.
+    fn simplest(&mut self, node: &Node, args: Args) -> ValueId {
+        if let Some(c) = fold::constant(self.b.graph(), &node.op, &args) {
             return self.b.op(Op::Const(c), &[]);
         }
-        match self.simpler(&op, args) {
-            Some(v) if self.has_type_of(v, &op, args) => v,
-            Some(_) | None => self.b.op(op, args),
+        match self.simpler(&node.op, &args) {
+            Some(v) if *node.types == [self.b.graph().ty(v)] => v,
+            Some(_) | None => self.b.adopt(node, args),
         }
     }
-
-    fn has_type_of(&self, v: ValueId, op: &Op, args: &[ValueId]) -> bool {
-        infer(self.b.graph(), op, args).is_ok_and(|types| types == [self.b.graph().ty(v)])
-    }
-}
-
-/// Which values an output or a write needs.
-fn live(g: &Graph) -> Vec<bool> {
-    let mut live = vec![false; g.nodes.len()];
-    for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
-        live[v.0 as usize] = true;
-    }
-    for v in g.ids().rev() {
-        if live[v.0 as usize] {
-            for a in &g.node(v).args {
-                live[a.0 as usize] = true;
-            }
-        }
-    }
-    live
 }
 
 /// The graph without dead operations and dead leaves.
-fn swept(g: &Graph) -> Graph {
-    let live = live(g);
-    let leaf_id = kept_leaves(g, &live);
-    let mut new = vec![ValueId(0); g.nodes.len()];
-    let mut out = Graph {
-        name: g.name.clone(),
-        axes: g.axes.clone(),
-        leaves: g.leaves.iter().zip(&leaf_id).filter(|(_, id)| id.is_some()).map(|(l, _)| l.clone()).collect(),
-        scopes: g.scopes.clone(),
-        ..Graph::default()
-    };
-    for v in g.ids().filter(|v| live[v.0 as usize]) {
-        let mut node = g.node(v).clone();
-        if let Op::Leaf(l) = &mut node.op
-            && let Some(id) = leaf_id[l.0 as usize]
+fn swept(g: Graph) -> Graph {
+    let mut g = g.swept();
+    let ids = kept_leaves(&g);
+    if ids.iter().all(|id| id.is_some()) {
+        return g;
+    }
+    for n in &mut g.nodes {
+        if let Op::Leaf(l) = &mut n.op
+            && let Some(id) = ids[l.0 as usize]
         {
             *l = id;
         }
-        for a in &mut node.args {
-            *a = new[a.0 as usize];
-        }
-        new[v.0 as usize] = ValueId(out.nodes.len() as u32);
-        out.nodes.push(node);
     }
-    out.outputs = g.outputs.iter().map(|o| Output { value: new[o.value.0 as usize], ..o.clone() }).collect();
-    let writes = g.writes.iter().filter_map(|w| Some((leaf_id[w.leaf.0 as usize]?, w.value)));
-    out.writes = writes.map(|(leaf, v)| Write { leaf, value: new[v.0 as usize] }).collect();
-    out
+    g.writes.iter_mut().for_each(|w| w.leaf = ids[w.leaf.0 as usize].unwrap_or(w.leaf));
+    let mut ids = ids.iter();
+    Arc::make_mut(&mut g.leaves).retain(|_| ids.next().is_some_and(|id| id.is_some()));
+    g
 }
 
 /// The new id of each leaf that stays: parameters, and what is read or written.
-fn kept_leaves(g: &Graph, live: &[bool]) -> Vec<Option<LeafId>> {
+fn kept_leaves(g: &Graph) -> Vec<Option<LeafId>> {
     let mut keep: Vec<bool> = g.leaves.iter().map(|l| matches!(l.kind, LeafKind::Param(_))).collect();
-    for (n, live) in g.nodes.iter().zip(live) {
-        if let (Op::Leaf(l), true) = (&n.op, *live) {
+    for n in &g.nodes {
+        if let Op::Leaf(l) = n.op {
             keep[l.0 as usize] = true;
         }
     }

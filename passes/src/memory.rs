@@ -64,29 +64,69 @@ fn size(b: &Buffer) -> u64 {
     (b.len * b.dtype.bytes() as u64).next_multiple_of(ALIGN)
 }
 
-/// Largest buffers first, each at the lowest offset that is free during its whole life.
-fn pack(buffers: &[Buffer], lives: &BTreeMap<BufferId, (usize, usize)>) -> (BTreeMap<BufferId, u64>, u64) {
-    let mut order: Vec<BufferId> = lives.keys().copied().collect();
-    order.sort_by_key(|b| (std::cmp::Reverse(size(&buffers[b.0 as usize])), *b));
-    let mut placed: Vec<(u64, u64, usize, usize)> = vec![];
-    let mut out = BTreeMap::new();
-    let mut total = 0;
-    for b in order {
-        let (need, (from, to)) = (size(&buffers[b.0 as usize]), lives[&b]);
+/// A buffer that has its place: bytes `start..end` during steps `from..=to`.
+#[derive(Clone, Copy)]
+struct Spot {
+    start: u64,
+    end: u64,
+    from: usize,
+    to: usize,
+}
+
+/// Steps of one segment. Most lives are short, and meet only what lives in the same segment.
+const SEGMENT: usize = 32;
+
+/// Buffers that have their places, by where they start: all of them, and those that live in each segment.
+struct Placed {
+    all: Vec<Spot>,
+    segments: Vec<Vec<Spot>>,
+}
+
+impl Placed {
+    /// Every spot whose life may meet this one, by where it starts.
+    fn near(&self, from: usize, to: usize) -> &[Spot] {
+        match from / SEGMENT == to / SEGMENT {
+            true => &self.segments[from / SEGMENT],
+            false => &self.all,
+        }
+    }
+
+    /// The lowest offset with so many bytes that are free during these steps.
+    fn free(&self, need: u64, from: usize, to: usize) -> u64 {
         let mut at = 0;
-        for (start, end, f, t) in &placed {
-            if *start >= at + need {
+        for s in self.near(from, to) {
+            if s.start >= at + need {
                 break;
             }
-            if *f <= to && from <= *t && at < *end {
-                at = *end;
+            if s.from <= to && from <= s.to && at < s.end {
+                at = s.end;
             }
         }
-        let spot = placed.partition_point(|p| p.0 <= at);
-        placed.insert(spot, (at, at + need, from, to));
-        total = total.max(at + need);
-        out.insert(b, at);
+        at
     }
+
+    fn insert(&mut self, s: Spot) {
+        let put = |spots: &mut Vec<Spot>| spots.insert(spots.partition_point(|p| p.start <= s.start), s);
+        self.segments[s.from / SEGMENT..=s.to / SEGMENT].iter_mut().for_each(put);
+        put(&mut self.all);
+    }
+}
+
+/// Largest buffers first, each at the lowest offset that is free during its whole life.
+fn pack(buffers: &[Buffer], lives: &BTreeMap<BufferId, (usize, usize)>) -> (Vec<(BufferId, u64)>, u64) {
+    let mut order: Vec<(BufferId, u64, (usize, usize))> =
+        lives.iter().map(|(b, life)| (*b, size(&buffers[b.0 as usize]), *life)).collect();
+    order.sort_by_key(|(b, size, _)| (std::cmp::Reverse(*size), *b));
+    let last = lives.values().map(|l| l.1).max().unwrap_or(0);
+    let mut placed = Placed { all: vec![], segments: vec![vec![]; last / SEGMENT + 1] };
+    let mut total = 0;
+    let mut place = |(b, need, (from, to)): (BufferId, u64, (usize, usize))| {
+        let start = placed.free(need, from, to);
+        placed.insert(Spot { start, end: start + need, from, to });
+        total = total.max(start + need);
+        (b, start)
+    };
+    let out = order.into_iter().map(&mut place).collect();
     (out, total)
 }
 

@@ -9,6 +9,7 @@ use lolm_ir::graph::{Builder, Graph, GraphError, LeafId, LeafKind, Output, Write
 use lolm_ir::op::Op;
 use lolm_ir::{DType, Node, ValueId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The names of the parameters that can be stored as bf16: products and look-ups are all that reads them, through views or
 /// not, in all of these programs.
@@ -64,7 +65,7 @@ fn multiplies(n: &Node, operand: usize) -> bool {
 pub fn narrow(g: &Graph, names: &BTreeSet<String>) -> Result<Graph, GraphError> {
     let mut bare = Graph { nodes: vec![], outputs: vec![], writes: vec![], ..g.clone() };
     let narrowed = |l: &lolm_ir::graph::Leaf| matches!(l.kind, LeafKind::Param(_)) && names.contains(&l.name);
-    bare.leaves.iter_mut().filter(|l| narrowed(l)).for_each(|l| l.dtype = DType::Bf16);
+    Arc::make_mut(&mut bare.leaves).iter_mut().filter(|l| narrowed(l)).for_each(|l| l.dtype = DType::Bf16);
     let mut b = Builder::extend(bare);
     let mut map: Vec<ValueId> = Vec::with_capacity(g.nodes.len());
     for n in &g.nodes {

@@ -175,7 +175,7 @@ pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Differentiate, &g)?;
     let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op)).map_err(graph)?;
-    let g = split_reductions(&g).map_err(graph)?;
+    let g = split_reductions(g).map_err(graph)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Expand, &g)?;
     Ok(g)
@@ -220,7 +220,7 @@ struct Shared {
 impl Shared {
     fn add(&mut self, g: &Graph) -> Result<(), CompileError> {
         let Shared { module: m, params, states, tables } = self;
-        for l in &g.leaves {
+        for l in g.leaves.iter() {
             let (name, shape) = (l.name.clone(), l.shape(g));
             match &l.kind {
                 LeafKind::Param(init) => {

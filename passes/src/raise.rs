@@ -6,7 +6,7 @@
 //! is made of; a wrong estimate of sizes would once have kept attention apart at the large shape only).
 //!
 //! Saturation proves nothing, so the report counts what was found and what nobody claimed.
-use crate::egraph::region::{RegionError, Regions, read_back, replay, sweep};
+use crate::egraph::region::{RegionError, Regions, read_back, replay};
 use crate::egraph::rule::{RowError, Rules};
 use crate::egraph::{Body, Limits};
 use lolm_ir::Graph;
@@ -33,7 +33,7 @@ pub const LIMITS: Limits = Limits { iterations: 24, nodes: 60_000, matches: 100_
 pub fn raise(g: &Graph) -> Result<(Graph, RaiseReport), RaiseError> {
     let rules = Rules::new(rules::all())?;
     // A dead use would keep the inside of a fused operation alive.
-    let g = &sweep(g);
+    let g = &*g.sweep();
     let regions = Regions::of(g);
     let bare = Arc::new(g.bare());
     let (mut bodies, mut runs) = (vec![], vec![]);

@@ -7,7 +7,7 @@
 //! The cost does not depend on how many rows a program has, so that programs of one model, whatever their batch and
 //! number of tokens, sum in the same order ([`cost`]).
 use crate::egraph::extract::{self, Choice};
-use crate::egraph::region::{Distinct, RegionError, Regions, read_back, replay, sweep};
+use crate::egraph::region::{Distinct, RegionError, Regions, read_back, replay};
 use crate::egraph::{Body, EGraph};
 use egg::Id;
 use lolm_ir::Graph;
@@ -55,7 +55,7 @@ pub struct RewriteReport {
 
 /// The rewritten graph, and what was moved.
 pub fn rewrite(g: &Graph, machine: Machine) -> Result<(Graph, RewriteReport), RewriteError> {
-    let g = &sweep(g);
+    let g = &*g.sweep();
     let regions = Regions::of(g);
     let bare = Arc::new(g.bare());
     let cost = Cost::new(g, machine);

@@ -3,7 +3,7 @@
 //! Before: any graph. After: the same values; the sum of squares of a matrix is a sum over its columns, then over its
 //! rows.
 use lolm_ir::axis::{AxisId, AxisSet};
-use lolm_ir::graph::{Args, Builder, Graph, GraphError, Output, Write};
+use lolm_ir::graph::{Graph, GraphError};
 use lolm_ir::op::{Op, Reduction};
 use lolm_ir::{Node, ValueId};
 
@@ -11,14 +11,13 @@ use lolm_ir::{Node, ValueId};
 const FEW: usize = 16;
 const LARGE: usize = 1 << 14;
 
-pub fn split_reductions(g: &Graph) -> Result<Graph, GraphError> {
-    let bare = g.bare();
-    let mut b = Builder::extend(bare);
-    let mut map: Vec<ValueId> = Vec::with_capacity(g.nodes.len());
-    for n in &g.nodes {
-        b.set_scope(n.scope);
-        let args: Args = n.args.iter().map(|a| map[a.0 as usize]).collect();
-        let v = match split(g, n) {
+pub fn split_reductions(mut g: Graph) -> Result<Graph, GraphError> {
+    let nodes = std::mem::take(&mut g.nodes);
+    g.nodes.reserve(nodes.len());
+    let mut map: Vec<ValueId> = Vec::with_capacity(nodes.len());
+    for mut n in nodes {
+        n.args.iter_mut().for_each(|a| *a = map[a.0 as usize]);
+        map.push(match split(&g, &n) {
             Some((first, then)) => {
                 let kind = match n.op {
                     Op::Reduce { kind, .. } => kind,
@@ -28,18 +27,15 @@ pub fn split_reductions(g: &Graph) -> Result<Graph, GraphError> {
                     Op::Dot { .. } => Op::Dot { axes: first },
                     _ => Op::Reduce { kind, axes: first },
                 };
-                let x = b.op(inner, &args);
-                b.op(Op::Reduce { kind, axes: then }, &[x])
+                let x = g.push(inner, &n.args, n.scope)?;
+                g.push(Op::Reduce { kind, axes: then }, &[x], n.scope)?
             }
-            None => b.op(n.op.clone(), &args),
-        };
-        map.push(v);
+            None => g.adopt(n),
+        });
     }
-    let mut out = b.finish()?;
-    let at = |v: ValueId| map[v.0 as usize];
-    out.outputs = g.outputs.iter().map(|o| Output { value: at(o.value), ..o.clone() }).collect();
-    out.writes = g.writes.iter().map(|w| Write { value: at(w.value), ..w.clone() }).collect();
-    Ok(out)
+    g.outputs.iter_mut().for_each(|o| o.value = map[o.value.0 as usize]);
+    g.writes.iter_mut().for_each(|w| w.value = map[w.value.0 as usize]);
+    Ok(g)
 }
 
 /// The axes to reduce first and last: the last are the outermost in memory, as few as give rows enough.

@@ -127,5 +127,5 @@ fn every_operation_survives_the_round_trip() {
         all.sort();
         all
     };
-    assert_eq!(count(&lolm_passes::egraph::region::sweep(&g)), count(&out));
+    assert_eq!(count(&g.sweep()), count(&out));
 }

@@ -159,5 +159,5 @@ fn the_backward_pass_keeps_its_concats() {
     let wrt: Vec<LeafId> = params.collect();
     let g = expose_gradients(differentiate(&g, loss, &wrt).unwrap(), &wrt).unwrap();
     let (out, r) = rewritten(&g, ADDING);
-    assert_eq!(concats(&out), concats(&lolm_passes::egraph::region::sweep(&g)), "{r}");
+    assert_eq!(concats(&out), concats(&g.sweep()), "{r}");
 }

@@ -35,7 +35,7 @@ fn draws(name: &str, count: usize) -> Vec<f64> {
 /// Contents for every leaf of a graph, such that every path matters and f32 holds them exactly.
 fn feeds(g: &Graph, vocab: usize) -> Feeds {
     let mut out = Feeds::new();
-    for l in &g.leaves {
+    for l in g.leaves.iter() {
         let shape = l.shape(g);
         let n = shape.iter().product();
         let scale = 1.7 / (shape.last().copied().unwrap_or(1) as f64).sqrt();

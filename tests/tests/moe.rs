@@ -9,6 +9,7 @@ use lolm_passes::pipeline::{Goal, Moment, Phase, Source, compile};
 use lolm_passes::raise::raise;
 use lolm_tests::plan_interp::Named;
 use lolm_tests::{machine, plan_interp};
+use std::sync::Arc;
 
 /// The shape of a layer.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,7 @@ impl Layer {
     /// The compiled layer; without gradients, x is an input, as activations are.
     fn module(self, goal: Goal) -> Module {
         let mut graph = self.graph(false);
-        for x in graph.leaves.iter_mut().filter(|l| l.name == "x" && goal == Goal::Forward) {
+        for x in Arc::make_mut(&mut graph.leaves).iter_mut().filter(|l| l.name == "x" && goal == Goal::Forward) {
             x.kind = LeafKind::Input;
         }
         compile(&[Source { graph, goal }], &|_, _| ()).unwrap()

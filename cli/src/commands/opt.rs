@@ -73,7 +73,7 @@ impl Opt {
             Pass::Canonicalize => canonicalize(&g)?,
             Pass::Expand => expand(&g, &|op| !op.is_elementwise() && !has_launch(op))?,
             Pass::ExpandAll => expand(&g, &|_| true)?,
-            Pass::SplitReductions => split_reductions(&g)?,
+            Pass::SplitReductions => split_reductions(g)?,
             Pass::Differentiate => gradients(g)?,
             Pass::Raise => {
                 let (raised, report) = raise(&g)?;

@@ -1,10 +1,11 @@
 //! The builder: a graph written as a model reads, with equal operations merged and the first error kept for the end.
 use super::known::Known;
-use super::{Dim, Graph, GraphError, Init, Leaf, LeafId, LeafKind, Output, ScopeId, Table, ValueId, Write};
+use super::{Args, Dim, Graph, GraphError, Init, Leaf, LeafId, LeafKind, Node, Output, ScopeId, Table, ValueId, Write};
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::{DType, Scalar};
 use crate::hash::QuickMap;
 use crate::op::{Binary, Op, Reduction, Unary};
+use std::sync::Arc;
 
 /// Builds a graph operation by operation. A faulty operation is remembered and answered with its first operand, so that
 /// model code stays free of error handling; [`Builder::finish`] returns the first fault.
@@ -12,7 +13,8 @@ pub struct Builder {
     graph: Graph,
     scope: ScopeId,
     known: Known,
-    leaves: QuickMap<String, LeafId>,
+    /// Leaves by name, once one was asked for.
+    leaves: Option<QuickMap<String, LeafId>>,
     fault: Option<GraphError>,
     sites: u32,
 }
@@ -31,8 +33,7 @@ impl Builder {
             _ => None,
         });
         let sites = used.max().unwrap_or(0);
-        let leaves = graph.leaves.iter().zip(0..).map(|(l, i)| (l.name.clone(), LeafId(i))).collect();
-        Builder { scope: ScopeId(0), known, leaves, fault: None, sites, graph }
+        Builder { scope: ScopeId(0), known, leaves: None, fault: None, sites, graph }
     }
 
     pub fn graph(&self) -> &Graph {
@@ -108,12 +109,25 @@ impl Builder {
         }
     }
 
+    /// As [`Builder::op`], for an operation of another graph on operands of the same types as there: it has the types that
+    /// it had, and the scope.
+    pub fn adopt(&mut self, node: &Node, args: Args) -> ValueId {
+        match self.known.find(&self.graph.nodes, &node.op, &args) {
+            Ok(v) => v,
+            Err(place) => {
+                let v = self.graph.adopt(Node { args, ..node.clone() });
+                self.known.insert(place, v);
+                v
+            }
+        }
+    }
+
     // ---- leaves
 
     /// The leaf of this name as a value; it is declared at first use.
     pub fn leaf(&mut self, name: &str, kind: LeafKind, dtype: DType, dims: &[Dim]) -> ValueId {
         let leaf = Leaf { name: name.into(), kind, dtype, dims: dims.to_vec() };
-        let id = match self.leaves.get(name).copied() {
+        let id = match self.find_leaf(name) {
             Some(l) => {
                 if *self.graph.leaf(l) != leaf {
                     self.fail(format!("leaf `{name}` is declared in two ways"));
@@ -122,12 +136,17 @@ impl Builder {
             }
             None => {
                 let l = LeafId(self.graph.leaves.len() as u32);
-                self.graph.leaves.push(leaf);
-                self.leaves.insert(name.into(), l);
+                Arc::make_mut(&mut self.graph.leaves).push(leaf);
+                self.leaves.get_or_insert_default().insert(name.into(), l);
                 l
             }
         };
         self.op(Op::Leaf(id), &[])
+    }
+    fn find_leaf(&mut self, name: &str) -> Option<LeafId> {
+        let all = &self.graph.leaves;
+        let names = || all.iter().zip(0..).map(|(l, i)| (l.name.clone(), LeafId(i))).collect();
+        self.leaves.get_or_insert_with(names).get(name).copied()
     }
     pub fn param(&mut self, name: &str, init: Init, dims: &[Dim]) -> ValueId {
         self.leaf(name, LeafKind::Param(init), DType::F32, dims)

@@ -5,6 +5,7 @@ use crate::axis::{AxisId, AxisSet};
 use crate::graph::{Dim, Graph, Leaf, LeafId, LeafKind, Output, ScopeId, Type, ValueId, Write};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 mod operation;
 #[cfg(test)]
@@ -133,7 +134,7 @@ impl Parser {
         let Kind::Quoted(name) = self.peek().clone() else { return self.fail("the scope's name in quotes") };
         self.next();
         let Some(back) = back else {
-            self.g.scopes.push(name);
+            Arc::make_mut(&mut self.g.scopes).push(name);
             self.scope = ScopeId(self.g.scopes.len() as u32 - 1);
             return Ok(());
         };
@@ -174,7 +175,7 @@ impl Parser {
             _ => LeafKind::Input,
         };
         self.leaves.insert(name.clone(), LeafId(self.g.leaves.len() as u32));
-        self.g.leaves.push(Leaf { name, kind, dtype, dims });
+        Arc::make_mut(&mut self.g.leaves).push(Leaf { name, kind, dtype, dims });
         Ok(())
     }
 

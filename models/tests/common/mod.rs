@@ -16,7 +16,7 @@ pub fn go(g: &Graph, feeds: &Feeds) -> Results {
 /// The states of a program as they are before the first token, from the weights where they start as a copy of one.
 pub fn fresh_states(g: &Graph, weights: &Tensors) -> Feeds {
     let mut out = Feeds::new();
-    for leaf in &g.leaves {
+    for leaf in g.leaves.iter() {
         let LeafKind::State { init } = &leaf.kind else { continue };
         assert_eq!(leaf.dtype, DType::F32);
         let len: usize = leaf.shape(g).iter().product();

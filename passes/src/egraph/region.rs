@@ -423,28 +423,5 @@ pub fn replay(g: &Graph, regions: &Regions, bodies: &[Body]) -> Result<Graph, Re
     for w in &g.writes {
         out.writes.push(Write { value: at(w.value)?, ..w.clone() });
     }
-    Ok(sweep(&out))
-}
-
-/// The graph without the nodes that no output and no write needs.
-pub fn sweep(g: &Graph) -> Graph {
-    let mut live = vec![false; g.nodes.len()];
-    g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)).for_each(|v| live[v.0 as usize] = true);
-    for v in g.ids().rev() {
-        if live[v.0 as usize] {
-            g.node(v).args.iter().for_each(|a| live[a.0 as usize] = true);
-        }
-    }
-    let mut map = vec![ValueId(0); g.nodes.len()];
-    let mut out = Graph { outputs: g.outputs.clone(), writes: g.writes.clone(), ..g.bare() };
-    out.nodes.reserve(g.nodes.len());
-    for v in g.ids().filter(|v| live[v.0 as usize]) {
-        let mut node = g.node(v).clone();
-        node.args.iter_mut().for_each(|a| *a = map[a.0 as usize]);
-        map[v.0 as usize] = ValueId(out.nodes.len() as u32);
-        out.nodes.push(node);
-    }
-    out.outputs.iter_mut().for_each(|o| o.value = map[o.value.0 as usize]);
-    out.writes.iter_mut().for_each(|w| w.value = map[w.value.0 as usize]);
-    out
+    Ok(out.swept())
 }

@@ -36,7 +36,7 @@ impl Draw {
 pub fn feeds(g: &Graph, seed: u64) -> Feeds {
     let mut d = Draw::new(seed);
     let mut out = Feeds::new();
-    for l in &g.leaves {
+    for l in g.leaves.iter() {
         if matches!(l.kind, LeafKind::Table(_)) {
             continue;
         }
