@@ -2,7 +2,7 @@
 //! publishes it.
 use anyhow::{Context, Result, ensure};
 use lolm_models::Spec;
-use lolm_models::spec::Override;
+use lolm_models::spec::{Override, read_text};
 use std::path::{Path, PathBuf};
 
 /// The spec of an imported model.
@@ -38,7 +38,7 @@ pub fn spec(folder: &Path, overrides: &[Override]) -> Result<Spec> {
     }
     let path = folder.join(CONFIG);
     ensure!(path.is_file(), "{} is not the folder of a model: it has neither {SPEC} nor {CONFIG}", folder.display());
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let json = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
     Ok(Spec::from_hf(&path.display().to_string(), &json, &[], overrides)?)
 }

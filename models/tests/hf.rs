@@ -93,6 +93,34 @@ fn published_configurations_are_read() {
     assert_eq!((g.rope.dim, g.attention.window, g.lru_width, g.tied), (128, Some(2048), 2560, true));
 }
 
+/// A config of Mistral that does not mention a window has one; with null it has none.
+#[test]
+fn mistral_has_a_window_unless_it_says_no() {
+    let config = |window: Option<Value>| {
+        let mut config = json!({"model_type": "mistral", "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64});
+        window.map(|w| config["sliding_window"] = w);
+        config
+    };
+    let window = |c: Value| match read(&c).unwrap().family {
+        Family::Transformer(t) => t.attention.window,
+        other => panic!("{}", other.name()),
+    };
+    assert_eq!(window(config(None)), Some(4096));
+    assert_eq!(window(config(Some(json!(16)))), Some(16));
+    assert_eq!(window(config(Some(Value::Null))), None);
+}
+
+/// A file that no spec can be is not read.
+#[test]
+fn huge_files_are_refused_unread() {
+    let path = std::env::temp_dir().join(format!("lolm-huge-{}.toml", std::process::id()));
+    std::fs::File::create(&path).unwrap().set_len(1 << 32).unwrap();
+    let e = Spec::load(&path).unwrap_err().to_string();
+    std::fs::remove_file(&path).unwrap();
+    assert!(e.contains("it has 4294967296 bytes, and a spec or a configuration has at most 1048576"), "{e}");
+}
+
 #[test]
 fn functions_that_are_not_implemented_are_refused() {
     let base = json!({"model_type": "mamba", "vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1});

@@ -53,6 +53,9 @@ const TABLE: &[Row] = &[
     ("jamba-demo", train, "1 attention, 3 causal_conv, 1 cross_entropy, 18 rms_norm, 6 routed_dot, 3 selective_scan, 10 silu, 2 softmax, 3 softplus"),
     ("samba-demo", train, "2 attention, 2 causal_conv, 1 cross_entropy, 9 rms_norm, 4 rope, 2 selective_scan, 8 silu, 2 softplus"),
     ("samba-demo", |_| DECODE, "2 attention, 9 rms_norm, 4 rope, 2 selective_scan, 8 silu, 2 softplus"),
+    ("griffin-demo", train, "2 attention, 4 causal_conv, 1 cross_entropy, 4 gated_recurrence, 10 gelu_tanh, 13 rms_norm, 8 sigmoid, 4 softplus"),
+    ("griffin-demo", |_| DECODE, "2 attention, 4 gated_recurrence, 10 gelu_tanh, 13 rms_norm, 8 sigmoid, 4 softplus"),
+    ("recurrentgemma-2b", train, "8 attention, 18 causal_conv, 1 cross_entropy, 18 gated_recurrence, 44 gelu_tanh, 53 rms_norm, 36 sigmoid, 18 softplus"),
     ("smollm2-135m", train, "30 attention, 1 cross_entropy, 61 rms_norm, 60 rope, 30 silu"),
     ("ablation-memory", train, "6 attention, 1 cross_entropy, 6 gelu, 13 layer_norm, 12 rope, 3 softmax | 1 log"),
 ];

@@ -5,6 +5,7 @@ use crate::output::{bytes, note, show};
 use crate::run_folder::{RunFolder, newest, open, spec_of};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use lolm_models::spec::read_text;
 use lolm_models::{Spec, hf, parameters};
 use lolm_runtime::weights::{self, Purpose, WeightFiles};
 use serde::Serialize;
@@ -79,7 +80,7 @@ impl Export {
     fn config(&self, spec: &Spec, files: &WeightFiles) -> Result<Option<String>> {
         let path = self.model.join(CONFIG);
         if path.is_file() {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let json: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
             let theirs = Spec::from_hf(&path.display().to_string(), &json, &[], &[])?;
             let same = theirs.family == spec.family && theirs.vocab_size == spec.vocab_size;

@@ -237,8 +237,16 @@ fn mutated(json: &mut Value, path: &mut impl Iterator<Item = usize>, new: &Value
     }
 }
 
+/// A few hundred cases, or as many as PROPTEST_CASES says.
+fn cases() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(200),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases())]
 
     #[test]
     fn any_text_comes_back(text in "\\PC{0,40}|[ \\t\\na🦀é漢]{0,30}|(<\\|end\\|>|the | t|he){0,8}") {

@@ -77,10 +77,14 @@ const TWICE: &[(&str, &str)] =
 /// What a sequence may be long if the config does not say it.
 const CONTEXT: i64 = 4096;
 
+/// Mistral's window where its config does not mention one.
+const MISTRAL_WINDOW: i64 = 4096;
+
 /// A config with what a spec needs beside it: kind, tokenizer, and how it would be trained.
 pub fn as_spec(config: Node, ignored: &[String]) -> Result<Node> {
     let s = Section::whole(config.clone())?;
     let kind = s.choice("model_type", &MODELS)?;
+    let config = with_window(config);
     let mut node = dimensions(kind, config, ignored)?;
     let place = node.place.clone();
     let new = |value: Value| Node { place: place.clone(), value };
@@ -110,6 +114,19 @@ pub fn as_spec(config: Node, ignored: &[String]) -> Result<Node> {
         [("kind", text(kind)), ("tokenizer", text("tokenizer.json")), ("optimizer", optimizer), ("training", training)];
     top.extend(more.map(|(key, value)| Entry { key: key.into(), place: place.clone(), node: new(value) }));
     Ok(node)
+}
+
+/// A config of Mistral with the window that it means.
+fn with_window(mut config: Node) -> Node {
+    let place = config.place.clone();
+    let Value::Table(entries) = &mut config.value else { return config };
+    let has = |key: &str| entries.iter().find(|e| e.key == key);
+    let mistral = has("model_type").is_some_and(|e| matches!(&e.node.value, Value::Text(t) if t == "mistral"));
+    if mistral && has("sliding_window").is_none() {
+        let node = Node { place: place.clone(), value: Value::Int(MISTRAL_WINDOW) };
+        entries.push(Entry { key: "sliding_window".into(), place, node });
+    }
+    config
 }
 
 /// The keys of a config that say what the function is, as those of a spec of this kind.

@@ -186,6 +186,19 @@ pub struct TrainingSpec {
     pub seed: usize,
 }
 
+/// Bytes of the largest spec or configuration that is read; published ones have a few thousand.
+const LARGEST: u64 = 1 << 20;
+
+/// The text of a spec or of a configuration: a file that is larger than any such is refused unread.
+pub fn read_text(path: &Path) -> std::io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > LARGEST {
+        let what = format!("it has {size} bytes, and a spec or a configuration has at most {LARGEST}");
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, what));
+    }
+    std::fs::read_to_string(path)
+}
+
 impl Spec {
     /// Reads a TOML text; `file` is the name that errors show.
     pub fn parse(file: &str, text: &str) -> Result<Spec, SpecError> {
@@ -205,7 +218,7 @@ impl Spec {
     /// Reads a TOML file in which these keys have other values.
     pub fn load_with(path: &Path, overrides: &[Override]) -> Result<Spec, SpecError> {
         let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match read_text(path) {
             Ok(text) => Spec::parse_with(&file, &text, overrides),
             Err(e) => Err(SpecError {
                 place: Place { file, line: None, column: None },

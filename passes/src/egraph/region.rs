@@ -4,7 +4,8 @@
 //! of it are its roots. Two regions with equal [`Body`] and equal operands differ in names only, so 24 equal layers are
 //! worked on once. Values made of indices and constants alone (positions, masks) belong to no region: every region that uses one
 //! holds its own copy, so that a mask shared by all layers is seen in each. A dot whose values are exponentiated or
-//! picked from is seen through in the same way: the logits of a head belong to the loss, wherever they are written.
+//! picked from is seen through in the same way, and so is the cap between: the logits of a head belong to the loss,
+//! wherever they are written.
 use super::analysis::{Context, Facts, Known, Operand};
 use super::encode::{Encoded, QPOS, encode};
 use super::language::{Enode, Fun, Head};
@@ -13,7 +14,7 @@ use egg::Id;
 use lolm_ir::graph::{Args, GraphError, LeafKind, Output, ScopeId, Write};
 use lolm_ir::hash::{QuickMap, quick};
 use lolm_ir::list::List;
-use lolm_ir::op::{Reduction, Unary};
+use lolm_ir::op::{Binary, Reduction, Unary};
 use lolm_ir::{Builder, DType, Graph, Op, ValueId};
 use std::sync::Arc;
 
@@ -101,17 +102,33 @@ fn ambient(g: &Graph) -> Vec<bool> {
     out
 }
 
-/// Dots whose values are exponentiated or picked from by some other node.
+/// Dots whose values, perhaps capped, are exponentiated or picked from by some other node, and what caps them.
 fn logits(g: &Graph) -> Vec<bool> {
     let mut out = vec![false; g.nodes.len()];
     for n in &g.nodes {
         let exponentiates = matches!(n.op, Op::Unary(Unary::Exp) | Op::Reduce { kind: Reduction::Max, .. });
         let picks = exponentiates || matches!(n.op, Op::Softmax { .. } | Op::LogSumExp { .. } | Op::Gather { .. });
-        if picks && matches!(g.node(n.args[0]).op, Op::Dot { .. }) {
-            out[n.args[0].0 as usize] = true;
+        if picks {
+            capped_dot(g, n.args[0]).into_iter().for_each(|v| out[v.0 as usize] = true);
         }
     }
     out
+}
+
+/// From a value down to the dot that it is, or is a cap (a tanh, scaled by constants) of; nothing if it is neither.
+fn capped_dot(g: &Graph, mut v: ValueId) -> Vec<ValueId> {
+    let mut chain = vec![];
+    loop {
+        let n = g.node(v);
+        chain.push(v);
+        v = match n.op {
+            Op::Dot { .. } => return chain,
+            Op::Unary(Unary::Tanh) => n.args[0],
+            Op::Binary(Binary::Mul) if g.constant(n.args[0]).is_some() => n.args[1],
+            Op::Binary(Binary::Mul | Binary::Div) if g.constant(n.args[1]).is_some() => n.args[0],
+            _ => return vec![],
+        };
+    }
 }
 
 struct Cutter<'a> {
