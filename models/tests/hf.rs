@@ -99,7 +99,9 @@ fn mistral_has_a_window_unless_it_says_no() {
     let config = |window: Option<Value>| {
         let mut config = json!({"model_type": "mistral", "hidden_size": 32, "intermediate_size": 64,
             "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64});
-        window.map(|w| config["sliding_window"] = w);
+        if let Some(w) = window {
+            config["sliding_window"] = w;
+        }
         config
     };
     let window = |c: Value| match read(&c).unwrap().family {

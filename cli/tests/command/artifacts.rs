@@ -1,5 +1,6 @@
 //! Compiling, looking at what came out, and refusing what is damaged.
 use crate::support::{Folder, SMALL};
+use lolm_ir::artifact::FORMAT;
 
 #[test]
 fn counts_are_those_of_the_published_sizes() {
@@ -90,7 +91,7 @@ fn damaged_artifacts_are_refused() {
     let mut version = whole.clone();
     version[8] += 1;
     f.write("version.lolm", &version);
-    f.lolm("inspect version.lolm").fails(&["format 3, expected 2"]);
+    f.lolm("inspect version.lolm").fails(&[&format!("format {}, expected {FORMAT}", FORMAT + 1)]);
     f.lolm("eval a.lolm --data a.lolm").fails(&["holds no weights", "--weights"]);
     f.lolm("compile a.lolm").fails(&["is an artifact, and a spec is needed"]);
     f.lolm("inspect a.lolm --stage raise").fails(&["holds no graphs"]);
