@@ -4,6 +4,8 @@
 //! and uploaded where it was written. A program is resolved to launches once and then replayed. All unsafe code for GPUs is
 //! in here.
 pub mod device;
+#[cfg(feature = "cuda")]
+pub mod driver;
 mod exec;
 mod health;
 pub mod machine;

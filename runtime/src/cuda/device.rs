@@ -129,8 +129,10 @@ pub enum DeviceError {
         "there is no NVIDIA driver here: {what}; install one of version 525 or later, or run on the CPU with `--device cpu`"
     )]
     NoDriver { what: String },
-    #[error("the NVIDIA driver, version {version}, has no function `{symbol}`: install version 525 or later")]
-    OldDriver { version: String, symbol: &'static str },
+    #[error(
+        "the NVIDIA driver is too old: it has no function `{symbol}`; install version 525 or later, which has CUDA 12.0"
+    )]
+    OldDriver { symbol: &'static str },
     #[error("this lolm was built without {what}")]
     NotBuilt { what: &'static str },
     #[error("there is no device cuda:{asked}; found: {}", if found.is_empty() { "none".into() } else { found.join(", ") })]
