@@ -1,5 +1,6 @@
 //! What a launch did, in numbers: instructions by class, sectors of global memory, conflicts of banks.
-use crate::inst::{CLASSES, Class, Inst};
+use crate::inst::{CLASSES, Class};
+use crate::op::Inst;
 use std::collections::BTreeMap;
 
 /// What one instruction of the text did in all warps.

@@ -1,6 +1,7 @@
 //! A module and its kernels: what the text became.
 use crate::decode;
-use crate::inst::{Inst, Slot};
+use crate::inst::Slot;
+use crate::op::Inst;
 use crate::parse::{ParseError, parse};
 use std::sync::Arc;
 

@@ -26,6 +26,7 @@ mod lanes;
 mod launch;
 mod lex;
 mod memory;
+mod op;
 mod parse;
 mod random;
 mod shadow;

@@ -1,7 +1,8 @@
 //! add, sub, mul, mad, div, rem, neg, abs, min, max, sad: of integers, and of floats where the type says so.
 use super::{Cx, Result};
 use crate::ast::Operand;
-use crate::inst::{Class, FloatFn, FloatMode, IntFn, Op, TriFn};
+use crate::inst::{Class, FloatFn, FloatMode, IntFn, TriFn};
+use crate::op::Op;
 use crate::ty::{Mods, Round, Ty};
 
 impl<'t> Cx<'t, '_> {

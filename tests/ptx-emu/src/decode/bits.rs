@@ -1,7 +1,8 @@
 //! Logic, shifts and fields of bits; comparisons and selections.
 use super::{Cx, Result};
 use crate::ast::Operand;
-use crate::inst::{BitsFn, BoolFn, Class, Cmp, IntFn, Op, PredRef, PrmtMode, TriFn};
+use crate::inst::{BitsFn, BoolFn, Class, Cmp, IntFn, PredRef, PrmtMode, TriFn};
+use crate::op::Op;
 use crate::ty::{Mods, Ty};
 
 impl<'t> Cx<'t, '_> {

@@ -2,7 +2,8 @@
 use super::names::Symbol;
 use super::{Cx, Result};
 use crate::ast::Operand;
-use crate::inst::{Access, Addr, Class, Cvt, Op, Order, Space};
+use crate::inst::{Access, Addr, Class, Cvt, Order, Space};
+use crate::op::Op;
 use crate::ty::{Mods, Round, Ty};
 
 /// Cache operators and hints: they say nothing about the value.

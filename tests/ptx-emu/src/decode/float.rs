@@ -1,7 +1,8 @@
 //! fma, roots, reciprocals, exponentials and the like.
 use super::{Cx, Result};
 use crate::ast::Operand;
-use crate::inst::{Class, FloatFn, Op, Test};
+use crate::inst::{Class, FloatFn, Test};
+use crate::op::Op;
 use crate::ty::{Mods, Ty};
 
 impl<'t> Cx<'t, '_> {

@@ -8,8 +8,9 @@ mod sync;
 mod variables;
 
 use crate::ast::{Entry, File, Instruction, Operand, Statement};
-use crate::inst::{Class, Inst, Op, PredRef, Slot};
+use crate::inst::{Class, PredRef, Slot};
 use crate::kernel::{Common, Kernel, Module};
+use crate::op::{Inst, Op};
 use crate::parse::ParseError;
 use crate::ty::{Mods, Ty};
 use names::{Names, Symbol};

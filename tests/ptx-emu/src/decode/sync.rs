@@ -2,9 +2,9 @@
 use super::{Cx, Result};
 use crate::ast::Operand;
 use crate::inst::{
-    Atom, AtomFn, Bar, BarKind, Class, CpAsync, IntFn, Mma, MmaKind, Op, Order, PredRef, ShflMode, Slot, Space,
-    VoteMode,
+    Atom, AtomFn, Bar, BarKind, Class, CpAsync, IntFn, Mma, MmaKind, Order, PredRef, ShflMode, Slot, Space, VoteMode,
 };
+use crate::op::Op;
 use crate::ty::{Mods, Ty};
 
 impl<'t> Cx<'t, '_> {

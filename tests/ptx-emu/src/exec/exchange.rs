@@ -1,7 +1,8 @@
 //! Exchanges between the lanes of a warp. All lanes that the mask names and that still live have to come to one place.
 use crate::fault::{Done, FaultKind, Slip};
-use crate::inst::{IntFn, Op, ShflMode, Slot, VoteMode};
+use crate::inst::{IntFn, ShflMode, Slot, VoteMode};
 use crate::lanes::{Row, lanes};
+use crate::op::Op;
 use crate::warp::{Wait, Warp};
 
 /// Runs an exchange. False: lanes are still missing, and those that are here wait for them.

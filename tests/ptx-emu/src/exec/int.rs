@@ -1,7 +1,8 @@
 //! Integers: arithmetic, shifts, fields of bits and moves, 32 lanes at a time.
 use crate::fault::{Done, FaultKind, Slip};
-use crate::inst::{BitsFn, IntFn, Op, PrmtMode, Slot, TriFn};
+use crate::inst::{BitsFn, IntFn, PrmtMode, Slot, TriFn};
 use crate::lanes::{Row, Wide, map1, map2, map3, mask1};
+use crate::op::Op;
 use crate::ty::Ty;
 use crate::warp::Warp;
 

@@ -18,10 +18,10 @@ pub(crate) use load_store::Shared;
 
 use crate::counts::LineCounts;
 use crate::fault::{Done, FaultKind, Slip};
-use crate::inst::{Inst, Op};
 use crate::kernel::Kernel;
 use crate::launch::Options;
 use crate::memory::Memory;
+use crate::op::{Inst, Op};
 use crate::random::Random;
 use crate::warp::Warp;
 

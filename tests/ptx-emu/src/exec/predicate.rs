@@ -1,8 +1,9 @@
 //! Comparisons, tests and selections: predicates are one bit a lane.
 use super::half;
 use crate::fault::Done;
-use crate::inst::{BoolFn, Cmp, Op, PredRef, Test};
+use crate::inst::{BoolFn, Cmp, PredRef, Test};
 use crate::lanes::{map1, mask1, mask2};
+use crate::op::Op;
 use crate::ty::Ty;
 use crate::warp::Warp;
 
