@@ -97,6 +97,15 @@ pub trait Emit {
 
     /// Lanes of a varying value.
     fn lanes(&self) -> usize;
+    /// Lanes are threads that can be masked: what is left of a lane loop is one step in which some lanes rest. Otherwise
+    /// it is done in single elements.
+    fn masks_tail(&self) -> bool {
+        false
+    }
+    /// Units of every call, where all calls have equally many and none goes beyond the end of the last unit axis.
+    fn whole_share(&self) -> Option<i64> {
+        None
+    }
     /// A comment on the instructions that follow: the kernel's line that they serve.
     fn note(&mut self, line: u32);
 
@@ -109,6 +118,10 @@ pub trait Emit {
     fn vary(&mut self, v: Self::V) -> Self::V;
     /// One lane of a varying value; a uniform one stays what it is.
     fn extract(&mut self, v: Self::V, lane: usize) -> Self::V;
+    /// On each lane the value of that whose number differs in the bits of `distance`, where the lanes can exchange values.
+    fn swap(&mut self, _v: Self::V, _distance: usize) -> Option<Self::V> {
+        None
+    }
 
     fn unary(&mut self, op: Un, dtype: DType, a: Self::V) -> Self::V;
     fn binary(&mut self, op: Bin, dtype: DType, a: Self::V, b: Self::V) -> Self::V;
@@ -120,6 +133,10 @@ pub trait Emit {
     fn coord(&mut self, x: i64) -> Self::C;
     /// The constant that a coordinate is, if it is one.
     fn known(&self, c: Self::C) -> Option<i64>;
+    /// What a coordinate is at least and at most, if that is known.
+    fn range(&self, c: Self::C) -> Option<(i64, i64)> {
+        self.known(c).map(|x| (x, x))
+    }
     fn coord_add(&mut self, a: Self::C, b: Self::C) -> Self::C;
     fn coord_mul(&mut self, a: Self::C, by: i64) -> Self::C;
     fn coord_min(&mut self, a: Self::C, b: Self::C) -> Self::C;

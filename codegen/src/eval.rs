@@ -34,13 +34,15 @@ pub enum Fail {
 pub type Gives<T> = Result<T, Fail>;
 
 /// A fixed axis: coordinate + offset of the instance (+ lane).
-pub struct At<C> {
-    pub coord: C,
+pub struct At<E: Emit> {
+    pub coord: E::C,
     pub offsets: Vec<i64>,
     /// The lanes run along this axis.
     pub vector: bool,
     /// Some coordinates may lie outside the axis' range, so folds and scans must look.
     pub masked: bool,
+    /// For each offset the lanes that have a coordinate before the end of the loop, where some have not.
+    pub tail: Vec<Option<E::V>>,
     /// The scope that fixed it.
     pub depth: usize,
 }
@@ -75,7 +77,7 @@ pub struct Gen<'a, E: Emit> {
     pub k: &'a Kernel,
     pub s: &'a Schedule,
     pub e: &'a mut E,
-    pub at: Vec<Option<At<E::C>>>,
+    pub at: Vec<Option<At<E>>>,
     pub scopes: Vec<Scope<E>>,
     /// The part of an axis that belongs to the unit, where it is not all of it.
     pub tiles: Vec<Option<Tile<E::C>>>,
@@ -110,7 +112,7 @@ impl<'a, E: Emit> Gen<'a, E> {
     pub fn fixed(&self) -> KAxes {
         (0..self.k.axes.len()).filter(|a| self.at[*a].is_some()).map(|a| KAxis(a as u8)).collect()
     }
-    pub fn at(&self, a: KAxis) -> Gives<&At<E::C>> {
+    pub fn at(&self, a: KAxis) -> Gives<&At<E>> {
         let name = || format!("axis `{}` has no coordinate", self.k.axis(a).name);
         self.at[a.0 as usize].as_ref().ok_or_else(|| Fail::Bug(name()))
     }
@@ -261,8 +263,29 @@ impl<'a, E: Emit> Gen<'a, E> {
         Ok(self.e.binary(Bin::Add, DType::I32, x, iota))
     }
 
-    /// Whether the coordinate along a masked axis is in its range; nothing if it always is.
+    /// The lanes that have not come to the end of a loop along the axis; nothing if all of them are before it.
+    pub fn tail(&self, a: KAxis, inst: &Inst) -> Gives<Option<E::V>> {
+        let q = self.s.slot(a).map_or(0, |s| inst[s] as usize);
+        Ok(self.at(a)?.tail.get(q).copied().flatten())
+    }
+
+    /// Both, where either may be nothing, which always holds.
+    pub fn and(&mut self, a: Option<E::V>, b: Option<E::V>) -> Option<E::V> {
+        match (a, b) {
+            (Some(a), Some(b)) => Some(self.e.binary(Bin::And, DType::Bool, a, b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Whether the coordinate along an axis is in its range and before the end of the loop; nothing if it always is.
     pub fn mask(&mut self, a: KAxis, inst: &Inst) -> Gives<Option<E::V>> {
+        let tail = self.tail(a, inst)?;
+        let range = self.range_mask(a, inst)?;
+        Ok(self.and(range, tail))
+    }
+
+    /// Whether the coordinate along a masked axis is in its range.
+    fn range_mask(&mut self, a: KAxis, inst: &Inst) -> Gives<Option<E::V>> {
         if !self.at(a)?.masked {
             return Ok(None);
         }
@@ -272,10 +295,7 @@ impl<'a, E: Emit> Gen<'a, E> {
         let lo = lo.map(|lo| self.e.binary(Bin::Le, DType::I32, lo, i));
         let hi = range.hi.map(|hi| self.eval(hi, inst)).transpose()?;
         let hi = hi.map(|hi| self.e.binary(Bin::Lt, DType::I32, i, hi));
-        Ok(match (lo, hi) {
-            (Some(lo), Some(hi)) => Some(self.e.binary(Bin::And, DType::Bool, lo, hi)),
-            (lo, hi) => lo.or(hi),
-        })
+        Ok(self.and(lo, hi))
     }
 
     /// One step of a scan that a loop carries.

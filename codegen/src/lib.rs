@@ -1,22 +1,29 @@
-//! Schedules and machine code: kernel to Cranelift code for the CPU, packed into an artifact.
+//! Schedules and machine code: kernel to Cranelift code for the CPU or PTX for CUDA, packed into an artifact.
 //!
 //! A kernel is verified, [`schedule`] maps its axes to the machine, `stream` generates a loop nest over the small
-//! [`emit::Emit`] trait, `cpu` turns that into code, and `pack` puts the code of all kernels into an artifact.
+//! [`emit::Emit`] trait, `cpu` or `ptx` turns that into code, and `pack` puts the code of all kernels into an artifact.
 mod array;
 pub mod cpu;
 pub mod emit;
 mod eval;
 mod expand;
 mod fold;
+mod generators;
 mod level;
+mod machine;
 mod nest;
 mod pack;
 mod place;
+pub mod ptx;
 pub mod schedule;
 mod sink;
 mod stream;
+mod tail;
+mod target;
 
-pub use pack::{Compiled, Info, Report, compile};
+pub use generators::{Claim, claim};
+pub use pack::{Compiled, Info, KernelReport, Report, compile, compile_for};
+pub use target::{Target, UnknownTarget};
 
 use lolm_ir::artifact::container::ContainerError;
 use lolm_ir::kernel::Kernel;

@@ -4,6 +4,8 @@
 //! one partial result for each lane and vector of the tile; they are joined pairwise between the parts, and the tail is
 //! added at the end. So the order depends on the length of the axis and on nothing else: an element's place in a tile is
 //! its index modulo the tile, even where the range of the axis starts or ends inside one. Other folds are chains.
+//!
+//! Where lanes can be masked there are whole tiles and one more, whose last lanes rest; partial results stay where they are.
 use crate::emit::Emit;
 use crate::eval::{Acc, At, Fail, Gen, Gives, Inst, Key, Keyed, Tile, with};
 use crate::sink::Sink;
@@ -12,20 +14,33 @@ use lolm_ir::op::Binary;
 use std::collections::BTreeMap;
 
 /// A piece of a loop.
-struct Part<C> {
-    lo: C,
-    hi: C,
-    shape: Shape,
-    masked: bool,
+pub struct Part<C> {
+    pub lo: C,
+    pub hi: C,
+    pub shape: Shape,
+    /// The shape of the partial results, which a masked tail only has some of.
+    pub accs: Shape,
+    pub masked: bool,
+    /// Lanes rest from `hi` on.
+    pub tail: Tail,
     /// Iterations, if they are known.
-    count: Option<i64>,
+    pub count: Option<i64>,
 }
 
 /// How many elements an iteration takes: some vectors, or one element.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Shape {
+pub enum Shape {
     Vectors(usize),
     Single,
+}
+
+/// Which lanes of a step go beyond the end of a loop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tail {
+    None,
+    /// All after so many elements.
+    After(i64),
+    Unknown,
 }
 
 /// The partial results of the folds of a loop, and their shape.
@@ -95,7 +110,7 @@ impl<E: Emit> Gen<'_, E> {
         let mut states = self.initial_states(x, scans)?;
         for part in parts {
             self.written = before.clone();
-            let partial_in = self.partial(x, folds, partial.take(), part.shape)?;
+            let partial_in = self.partial(x, folds, partial.take(), part.accs)?;
             let into = Carried { states, partial: partial_in };
             let out = self.run_part(x, &part, down, into, sinks)?;
             (states, partial) = (out.states, Some(out.partial));
@@ -162,6 +177,13 @@ impl<E: Emit> Gen<'_, E> {
         let clip = bounded && confined && self.k.bounds(x).all(|b| self.is_single(b));
         let clip_to = if clip { Some(self.clip(x)?) } else { None };
         let mut parts = vec![];
+        if self.e.masks_tail() && self.has_lanes(x, scans) {
+            match clip_to {
+                Some(to) => self.clipped_masked(&mut parts, size, multiple, to, range.lo.is_some()),
+                None => self.whole_masked(&mut parts, Tile { lo, size, multiple }, bounded),
+            }
+            return Ok(parts);
+        }
         let mut at = self.e.coord(0);
         for shape in self.shapes(x, scans) {
             let step = self.step(shape);
@@ -171,7 +193,7 @@ impl<E: Emit> Gen<'_, E> {
                 None => {
                     let count = self.count(at, end, step);
                     let (lo, hi) = (self.e.coord_add(lo, at), self.e.coord_add(lo, end));
-                    parts.push(Part { lo, hi, shape, masked: bounded, count });
+                    parts.push(Part { lo, hi, shape, accs: shape, masked: bounded, tail: Tail::None, count });
                 }
             }
             at = end;
@@ -201,15 +223,19 @@ impl<E: Emit> Gen<'_, E> {
 
     /// How a loop along the axis may step, large steps first.
     fn shapes(&self, x: KAxis, scans: bool) -> Vec<Shape> {
-        let lanes = self.s.lane == Some(x) && !scans;
         match self.s.vectors as usize {
-            _ if !lanes => vec![Shape::Single],
+            _ if !self.has_lanes(x, scans) => vec![Shape::Single],
             1 => vec![Shape::Vectors(1), Shape::Single],
             n => vec![Shape::Vectors(n), Shape::Vectors(1), Shape::Single],
         }
     }
 
-    fn step(&self, shape: Shape) -> i64 {
+    /// The lanes run along the loop: it is along their axis and carries no scan.
+    fn has_lanes(&self, x: KAxis, scans: bool) -> bool {
+        self.s.lane == Some(x) && !scans
+    }
+
+    pub fn step(&self, shape: Shape) -> i64 {
         match shape {
             Shape::Vectors(n) => (n * self.e.lanes()) as i64,
             Shape::Single => 1,
@@ -223,7 +249,7 @@ impl<E: Emit> Gen<'_, E> {
     }
 
     /// lo + the greatest multiple of the step that fits below hi.
-    fn whole_steps(&mut self, lo: E::C, hi: E::C, step: i64) -> E::C {
+    pub fn whole_steps(&mut self, lo: E::C, hi: E::C, step: i64) -> E::C {
         if step == 1 {
             return hi;
         }
@@ -246,7 +272,7 @@ impl<E: Emit> Gen<'_, E> {
         let step = self.step(shape);
         let mut push = |g: &mut Self, lo: E::C, hi: E::C, masked: bool| {
             let count = g.count(lo, hi, step);
-            parts.push(Part { lo, hi, shape, masked, count });
+            parts.push(Part { lo, hi, shape, accs: shape, masked, tail: Tail::None, count });
         };
         let (from, to) = (self.e.coord_max(lo, from), self.e.coord_min(end, to));
         if step == 1 {
@@ -363,8 +389,20 @@ impl<E: Emit> Gen<'_, E> {
         Ok(acc)
     }
 
-    /// (0 + 2) + (1 + 3) for four lanes: halves are joined until one is left.
+    /// (0 + 2) + (1 + 3) for four lanes: halves are joined until one is left. Lanes that can exchange values do so in the
+    /// same order, all of them at once.
     fn join_lanes(&mut self, f: KValue, acc: Acc<E::V>) -> Acc<E::V> {
+        let mut distance = self.e.lanes() / 2;
+        let mut all = acc;
+        while distance > 0
+            && let Some(other) = self.swapped(all, distance)
+        {
+            all = self.fold_join(f, all, other);
+            distance /= 2;
+        }
+        if distance == 0 {
+            return all;
+        }
         let mut lanes: Vec<Acc<E::V>> = (0..self.e.lanes())
             .map(|l| Acc { x: self.e.extract(acc.x, l), at: acc.at.map(|at| self.e.extract(at, l)) })
             .collect();
@@ -373,6 +411,15 @@ impl<E: Emit> Gen<'_, E> {
             lanes = (0..half).map(|l| self.fold_join(f, lanes[l], lanes[l + half])).collect();
         }
         lanes[0]
+    }
+
+    fn swapped(&mut self, acc: Acc<E::V>, distance: usize) -> Option<Acc<E::V>> {
+        let x = self.e.swap(acc.x, distance)?;
+        let at = match acc.at {
+            Some(at) => Some(self.e.swap(at, distance)?),
+            None => None,
+        };
+        Some(Acc { x, at })
     }
 
     /// Emits one part and gives what is carried out of it.
@@ -405,13 +452,14 @@ impl<E: Emit> Gen<'_, E> {
     /// Gives the axis its coordinates inside the loop.
     fn fix(&mut self, x: KAxis, part: &Part<E::C>, coord: E::C) {
         self.open_scope(KAxes::EMPTY.with(x));
-        let offsets = match part.shape {
+        let offsets: Vec<i64> = match part.shape {
             Shape::Vectors(n) => (0..n).map(|q| (q * self.e.lanes()) as i64).collect(),
             Shape::Single => vec![0],
         };
         let vector = part.shape != Shape::Single;
         let depth = self.depth() - 1;
-        self.at[x.0 as usize] = Some(At { coord, offsets, vector, masked: part.masked, depth });
+        let tail = offsets.iter().map(|o| self.before(part.tail, coord, *o, part.hi)).collect();
+        self.at[x.0 as usize] = Some(At { coord, offsets, vector, masked: part.masked, tail, depth });
     }
 
     /// One iteration: deeper loops first, then folds, stores and scans of this level.

@@ -1,7 +1,7 @@
 //! Accesses: where a load or a store goes, from a view and the coordinates that are fixed.
 //!
 //! The parts of an address that outer loops fix are added up there, and inner loops start from the longest sum they find.
-use crate::emit::{Access, Bin, Emit, Lane};
+use crate::emit::{Access, Emit, Lane};
 use crate::eval::{Fail, Gen, Gives, Inst, Key, SLOTS};
 use crate::sink::Written;
 use lolm_ir::DType;
@@ -41,10 +41,7 @@ impl<E: Emit> Gen<'_, E> {
         for a in self.fixed().iter() {
             if self.at(a)?.masked && view.dynamic.iter().any(|(d, _)| self.k.value(*d).axes.has(a)) {
                 let mask = self.mask(a, inst)?;
-                access.guard = match (access.guard, mask) {
-                    (Some(g), Some(m)) => Some(self.e.binary(Bin::And, DType::Bool, g, m)),
-                    (g, m) => g.or(m),
-                };
+                access.guard = self.and(access.guard, mask);
             }
         }
         Ok(())
@@ -53,6 +50,8 @@ impl<E: Emit> Gen<'_, E> {
     /// The access of a value to memory at an instance.
     pub fn access(&mut self, v: KValue, base: Base, view: &View, inst: &Inst) -> Gives<Access<E>> {
         let guard = view.guard.map(|g| self.eval(g, inst)).transpose()?;
+        let tail = self.tail_of(v, view, inst)?;
+        let guard = self.and(guard, tail);
         let dtype = self.dtype_at(base);
         let (mut offset, mut varying) = (view.base, vec![]);
         for (a, stride) in &view.terms {
@@ -79,6 +78,17 @@ impl<E: Emit> Gen<'_, E> {
             _ => Lane::Uniform,
         };
         Ok(Access { dtype, address, offset: (offset + constant) * dtype.bytes() as i64, lane, guard })
+    }
+
+    /// The lanes that have an element to access, where the loop along the lane axis ends before the last lane.
+    pub fn tail_of(&self, v: KValue, view: &View, inst: &Inst) -> Gives<Option<E::V>> {
+        let Some(a) = self.vector_axis() else { return Ok(None) };
+        let dynamic = view.dynamic.iter().any(|(d, _)| self.k.value(*d).axes.has(a));
+        let value = self.k.value(v);
+        match view.stride(a) != 0 || dynamic || value.is_sink() && value.axes.has(a) {
+            true => self.tail(a, inst),
+            false => Ok(None),
+        }
     }
 
     /// The uniform summands of an address that are known here, outer ones first: key, coordinate, stride.

@@ -3,6 +3,7 @@
 //! The schedule is chosen from the kernel's accesses and sizes; it decides no result, except that a fold along the lane
 //! axis has another order of summation than one along a loop (see `nest`). So that the lane axis does not depend on the
 //! batch or on the length of a sequence, only strides are counted for it, and each access once.
+pub use crate::machine::{CPU, GPU, Machine};
 use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel, Value};
 use lolm_ir::op::Unary;
 use std::fmt;
@@ -20,16 +21,6 @@ pub struct Schedule {
     /// Vectors in flight along the lane axis.
     pub vectors: u32,
 }
-
-/// Work below which a unit is not worth its own, and above which there should be more units, in nanoseconds.
-const UNIT_NS: f64 = 4_000.0;
-const ENOUGH_UNITS: f64 = 64.0;
-/// Elements of 4 bytes in one.
-const CACHE_LINE: i64 = 16;
-/// The longest axis that is unrolled, and how many registers a value may take. Longer ones are faster as loops, even for
-/// the states of a scan: arrays in the first cache cost less than code that leaves it.
-const SHORT: u32 = 4;
-const SHORT_PRODUCT: u32 = 8;
 
 impl Schedule {
     /// The place of an axis among those with several coordinates in flight; the lane axis comes first.
@@ -71,21 +62,33 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// Chooses a schedule. Units that the kernel gives are kept.
+/// Chooses a schedule for the CPU. Units that the kernel gives are kept.
 pub fn schedule(k: &Kernel) -> Schedule {
-    let c = Chooser { k };
+    schedule_for(k, &CPU)
+}
+
+/// The same for any machine.
+pub fn schedule_for(k: &Kernel, m: &Machine) -> Schedule {
+    let c = Chooser { k, m };
     let lane = c.lane();
     let unroll = c.unroll(lane);
     let crossed = c.crossed(lane);
     let order = c.order(lane, crossed);
-    let units = if k.units.is_empty() { c.units(lane, crossed, &unroll, &order) } else { k.units.clone() };
     // Lanes that jump meet in few sets of the cache, so there are no more of them in flight than a vector has.
     let vectors = if crossed.is_some() { 1 } else { c.vectors(lane, &unroll) };
-    Schedule { units, order, unroll, lane, vectors }
+    let units = match k.units.is_empty() {
+        true => c.units(lane, vectors, crossed, &unroll, &order),
+        false => k.units.clone(),
+    };
+    let schedule = Schedule { units, order, unroll, lane, vectors };
+    // A thread for each unit, so a warp has no second vector of them.
+    let vectors = if m.threads && schedule.runs() { 1 } else { vectors };
+    Schedule { vectors, ..schedule }
 }
 
 struct Chooser<'a> {
     k: &'a Kernel,
+    m: &'a Machine,
 }
 
 impl Chooser<'_> {
@@ -109,7 +112,8 @@ impl Chooser<'_> {
     /// pays where their memory is neighbouring too.
     fn is_lone(&self, a: KAxis) -> bool {
         let last = self.k.units.last() == Some(&(a, 1));
-        self.k.units.contains(&(a, 1)) && (!last || self.k.values.iter().any(|v| jumps(v, a)))
+        let pays = last && (self.m.threads || !self.k.values.iter().any(|v| jumps(v, a)));
+        self.k.units.contains(&(a, 1)) && !pays
     }
 
     /// Everything that a value is computed from.
@@ -138,7 +142,10 @@ impl Chooser<'_> {
 
     /// The axis along which most accesses are contiguous and fewest jump.
     fn lane(&self) -> Option<KAxis> {
-        let may = |a: &KAxis| self.len(*a) >= 4 && !self.is_scanned(*a) && !self.is_lone(*a);
+        let may = |a: &KAxis| {
+            let shortest = if self.is_folded(*a) { self.m.shortest_fold } else { self.m.shortest_lanes };
+            self.len(*a) >= shortest && !self.is_scanned(*a) && !self.is_lone(*a)
+        };
         let score = |a: &KAxis| -> (bool, i64, KAxis) {
             let all = self.k.values.iter().map(|v| self.lane_score(v, *a)).sum::<i64>();
             let bound = |b: KValue| self.k.value(b).axes.has(*a);
@@ -148,7 +155,26 @@ impl Chooser<'_> {
             (!far, all - 100 * bounds - 4 * self.is_summed(*a) as i64, *a)
         };
         let gains = |a: &KAxis| score(a).1 > 0 || self.k.values.iter().all(|v| !jumps(v, *a));
-        self.axes().filter(may).filter(gains).max_by_key(score)
+        let best = self.axes().filter(may).filter(gains).max_by_key(score);
+        if !self.m.threads || best.is_some_and(|a| self.is_folded(a) || self.use_of_lanes(a) >= FULL_ENOUGH) {
+            return best;
+        }
+        // No fold has the lanes, so any other axis may take them without changing a bit: threads that jump are better than
+        // threads that rest.
+        let other = |a: &KAxis| may(a) && !self.is_folded(*a);
+        self.axes().filter(other).max_by_key(|a| (self.use_of_lanes(*a).min(FULL_ENOUGH), score(a)))
+    }
+
+    /// Some value is folded along the axis.
+    fn is_folded(&self, a: KAxis) -> bool {
+        let fold = |op: &KOp| matches!(op, KOp::Reduce(..) | KOp::Dot(_) | KOp::ArgMax(_));
+        self.k.values.iter().any(|v| fold(&v.op) && v.op.folds() == Some(a))
+    }
+
+    /// The share of lanes that have something to do along an axis, in 32nds.
+    fn use_of_lanes(&self, a: KAxis) -> u32 {
+        let len = self.len(a);
+        32 * len / len.next_multiple_of(self.m.lanes)
     }
 
     /// An access counts for what it moves: four times as much with each axis it varies over. Lengths do not count, so that
@@ -186,7 +212,7 @@ impl Chooser<'_> {
         let mut out = vec![];
         let mut product = 1;
         for a in self.axes().filter(may).filter(|a| self.gains_by_unrolling(*a)) {
-            let fits = self.len(a) <= SHORT && product * self.len(a) <= SHORT_PRODUCT;
+            let fits = self.len(a) <= self.m.short && product * self.len(a) <= self.m.short_product;
             if fits && out.len() < 6 {
                 product *= self.len(a);
                 out.push(a);
@@ -204,8 +230,9 @@ impl Chooser<'_> {
             return None;
         }
         let across = |v: &Value| {
-            let (_, view) = v.access().filter(|(_, view)| view.stride(lane).abs() >= CACHE_LINE)?;
-            let along = |t: &&(KAxis, i64)| t.1 == 1 && self.len(t.0) as i64 >= CACHE_LINE && self.is_in_sinks(t.0);
+            let (_, view) = v.access().filter(|(_, view)| view.stride(lane).abs() >= self.m.cache_line)?;
+            let along =
+                |t: &&(KAxis, i64)| t.1 == 1 && self.len(t.0) as i64 >= self.m.cache_line && self.is_in_sinks(t.0);
             view.terms.iter().find(along).map(|t| t.0)
         };
         self.k.values.iter().find_map(across)
@@ -247,6 +274,7 @@ impl Chooser<'_> {
     fn units(
         &self,
         lane: Option<KAxis>,
+        vectors: u32,
         crossed: Option<KAxis>,
         unroll: &[KAxis],
         order: &[KAxis],
@@ -257,14 +285,15 @@ impl Chooser<'_> {
                 && !self.is_scanned(**a)
                 && !unroll.contains(a)
                 && self.len(**a) > 1
+                && !(self.m.threads && self.is_whole(**a))
         };
         let total = self.work();
-        let target = (total / ENOUGH_UNITS).clamp(UNIT_NS, 16.0 * UNIT_NS);
+        let target = (total / self.m.enough_units).clamp(self.m.least_ns, self.m.most_ns);
         let mut left = total;
         let mut units = vec![];
-        if let Some(a) = crossed.filter(|a| self.len(*a) as i64 > CACHE_LINE) {
-            units.push((a, CACHE_LINE as u32));
-            left *= CACHE_LINE as f64 / self.len(a) as f64;
+        if let Some(a) = crossed.filter(|a| self.len(*a) as i64 > self.m.cache_line) {
+            units.push((a, self.m.cache_line as u32));
+            left *= self.m.cache_line as f64 / self.len(a) as f64;
         }
         for a in order.iter().filter(may) {
             if left <= 1.5 * target {
@@ -272,7 +301,7 @@ impl Chooser<'_> {
             }
             let len = self.len(*a);
             let tile = if left / len as f64 >= target { 1 } else { (target * len as f64 / left).ceil() as u32 };
-            let tile = if Some(*a) == lane { self.lane_tile(len, tile) } else { tile.min(len) };
+            let tile = if Some(*a) == lane { self.lane_tile(len, tile, vectors) } else { tile.min(len) };
             if tile < len {
                 units.push((*a, tile));
                 left *= tile as f64 / len as f64;
@@ -282,9 +311,16 @@ impl Chooser<'_> {
         units
     }
 
+    /// Every unit would fold all of the axis again, or has a range of its own along it.
+    fn is_whole(&self, a: KAxis) -> bool {
+        let range = self.k.axis(a);
+        self.is_folded(a) || range.lo.is_some() || range.hi.is_some()
+    }
+
     /// Whole cache lines; a power of two, so that most lengths are a multiple.
-    fn lane_tile(&self, len: u32, tile: u32) -> u32 {
-        let tile = tile.max(64).next_power_of_two();
+    fn lane_tile(&self, len: u32, tile: u32, vectors: u32) -> u32 {
+        let least = self.m.lane_tile * if self.m.threads { vectors } else { 1 };
+        let tile = tile.max(least).next_power_of_two();
         if len <= tile { len } else { tile }
     }
 
@@ -292,14 +328,28 @@ impl Chooser<'_> {
     fn vectors(&self, lane: Option<KAxis>, unroll: &[KAxis]) -> u32 {
         let product: u32 = unroll.iter().map(|a| self.len(*a)).product();
         let values = self.k.values.len() as u32;
-        match lane {
+        let fits = match lane {
             None => 1,
             Some(_) if product >= 4 || values > 128 => 1,
             Some(_) if product >= 2 || values > 64 => 2,
             Some(_) => 4,
-        }
+        };
+        let Some(lane) = lane.filter(|_| self.m.threads) else { return fits };
+        let fits = fits.min(self.len(lane).div_ceil(self.m.lanes).next_power_of_two());
+        // The order of a fold is a matter of its length. Other lanes spread over as many threads as there are.
+        let spread = self.spread() / self.m.lanes as f64 / self.m.enough_units;
+        if self.is_folded(lane) { fits } else { fits.min((spread.max(1.0) as u32).next_power_of_two()) }
+    }
+
+    /// Elements that can be done side by side.
+    fn spread(&self) -> f64 {
+        let may = |a: &KAxis| self.is_in_sinks(*a) && !self.is_scanned(*a) && !self.is_whole(*a);
+        self.axes().filter(may).map(|a| self.len(a) as f64).product()
     }
 }
+
+/// Lanes in use, of 32, from which on an axis is as good as any.
+const FULL_ENOUGH: u32 = 24;
 
 /// True if neighbours along the axis are not neighbours in memory.
 fn jumps(v: &Value, a: KAxis) -> bool {

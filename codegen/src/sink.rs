@@ -149,7 +149,7 @@ impl<E: Emit> Gen<'_, E> {
         if let Some(x) = self.guarded_by_end(view)
             && !self.at(x)?.masked
         {
-            access.guard = None;
+            access.guard = self.tail_of(v, view, inst)?;
         }
         self.e.note(v.0);
         if self.k.operand(o).mode == Mode::InOut {

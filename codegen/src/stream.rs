@@ -51,7 +51,8 @@ impl<E: Emit> Gen<'_, E> {
                 done = tile.size;
                 self.tiles[a.0 as usize] = Some(tile);
             } else if *tile == 1 {
-                let at = At { coord: number, offsets: vec![0], vector: false, masked: false, depth: self.depth() - 1 };
+                let depth = self.depth() - 1;
+                let at = At { coord: number, offsets: vec![0], vector: false, masked: false, tail: vec![], depth };
                 self.at[a.0 as usize] = Some(at);
             } else if count > 1 {
                 self.tiles[a.0 as usize] = Some(self.tile(number, self.k.axis(*a).len as i64, *tile as i64));
@@ -62,6 +63,9 @@ impl<E: Emit> Gen<'_, E> {
 
     /// The units from here to the end of the axis or of this call's share.
     fn run(&mut self, number: E::C, count: i64, unit: E::C, end: E::C) -> Tile<E::C> {
+        if let Some(share) = self.e.whole_share() {
+            return Tile { lo: number, size: self.e.coord(share), multiple: share };
+        }
         let (minus_number, minus_unit) = (self.e.coord_mul(number, -1), self.e.coord_mul(unit, -1));
         let count = self.e.coord(count);
         let (row, share) = (self.e.coord_add(count, minus_number), self.e.coord_add(end, minus_unit));
@@ -89,6 +93,7 @@ impl<E: Emit> Gen<'_, E> {
                 offsets: (0..range.len as i64).collect(),
                 vector: false,
                 masked: range.lo.is_some() || range.hi.is_some(),
+                tail: vec![],
                 depth: 0,
             };
             self.at[a.0 as usize] = Some(at);

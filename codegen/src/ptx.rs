@@ -1,0 +1,14 @@
+//! The CUDA back end: PTX from kernels, for any GPU from sm_80 on.
+//!
+//! `inst` has the instructions and registers, `print` the one printer, `build` a small builder; `simt` is the shared
+//! [`crate::emit::Emit`] over warps: a unit of the schedule is done by one warp, and its 32 threads are the lanes.
+mod arith;
+mod build;
+mod compile;
+mod coord;
+mod inst;
+mod memory;
+mod print;
+mod simt;
+
+pub use compile::{Code, Sm, compile, preamble};

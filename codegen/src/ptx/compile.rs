@@ -1,0 +1,134 @@
+//! From a scheduled kernel to the text of an entry, and from entries to a module.
+use super::inst::{Entry, Shared};
+use super::print;
+use super::simt::{LANES, Share, Simt};
+use crate::eval::Fail;
+use crate::schedule::Schedule;
+use crate::stream::stream;
+use lolm_ir::artifact::Block;
+use lolm_ir::kernel::Kernel;
+use std::fmt;
+
+/// A GPU that code is made for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Sm {
+    Sm80,
+    Sm90a,
+}
+
+impl Sm {
+    pub const ALL: [Sm; 2] = [Sm::Sm80, Sm::Sm90a];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Sm::Sm80 => "sm_80",
+            Sm::Sm90a => "sm_90a",
+        }
+    }
+    /// The lowest version of PTX that has what the code uses.
+    fn version(self) -> &'static str {
+        match self {
+            Sm::Sm80 => "7.0",
+            Sm::Sm90a => "8.0",
+        }
+    }
+}
+
+impl fmt::Display for Sm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One kernel's entry, and how it is launched.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Code {
+    pub text: String,
+    pub block: Block,
+}
+
+/// Units that the whole machine should have before a block gets more warps: its processors.
+const PROCESSORS: i64 = 132;
+const MOST_WARPS: u64 = 8;
+/// Shared memory of a block that needs no leave, and at most.
+const STATIC_SHARED: u32 = 48 << 10;
+const MOST_SHARED: u32 = 99 << 10;
+/// Bytes of parameters that an entry may have, eight for each.
+const MOST_PARAMS: usize = 4096 / 8;
+
+/// What stands before the entries of a module.
+pub fn preamble<'a>(sm: Sm, mut codes: impl Iterator<Item = &'a Code>) -> String {
+    print::preamble(sm.version(), sm.name(), codes.any(|c| c.block.shared > 0))
+}
+
+/// Compiles a verified kernel under a schedule. The entry gets this name.
+pub fn compile(k: &Kernel, s: &Schedule, name: &str) -> Result<Code, Fail> {
+    if k.operands.len() > MOST_PARAMS {
+        return Err(Fail::Limit(format!("{} operands, more than {MOST_PARAMS}", k.operands.len())));
+    }
+    let mut share = share(k, s)?;
+    let mut simt = generate(k, s, share)?;
+    let bytes = simt.shared_bytes;
+    // Fewer warps of a block where their shared memory would not fit.
+    let fitting = [STATIC_SHARED, MOST_SHARED].iter().find_map(|most| match (most / bytes.max(1)) as i64 {
+        0 => None,
+        n => Some(n.min(share.warps)),
+    });
+    let Some(fitting) = fitting else {
+        return Err(Fail::Limit(format!("arrays of {bytes} bytes, more than the {MOST_SHARED} of shared memory")));
+    };
+    if fitting < share.warps {
+        share.warps = 1 << fitting.ilog2();
+        simt = generate(k, s, share)?;
+    }
+    let all = bytes * share.warps as u32;
+    let dynamic = all > STATIC_SHARED;
+    let (b, _) = simt.finish(dynamic);
+    let threads = share.warps as u32 * LANES as u32;
+    let entry = Entry {
+        name: name.into(),
+        params: k.operands.len() as u32,
+        threads,
+        shared: if dynamic { Shared::Dynamic } else { Shared::Static(all) },
+        registers: b.registers,
+        body: [b.head, b.body].concat(),
+    };
+    let units = (share.warps * share.of_warp) as u32;
+    let block = Block { threads, units, shared: if dynamic { all } else { 0 } };
+    Ok(Code { text: print::entry(&entry, k), block })
+}
+
+fn generate(k: &Kernel, s: &Schedule, share: Share) -> Result<Simt, Fail> {
+    let mut simt = Simt::new(k, share);
+    stream(k, s, &mut simt)?;
+    match simt.bug() {
+        Some(what) => Err(Fail::Bug(what.clone())),
+        None => Ok(simt),
+    }
+}
+
+/// A unit for each warp; where the lanes run along the last unit axis, as many as there are lanes, and if it can be so
+/// that each warp's units lie in one row.
+fn share(k: &Kernel, s: &Schedule) -> Result<Share, Fail> {
+    let dims = s.unit_dims(k);
+    let units: i64 = dims.iter().map(|n| *n as i64).product();
+    if units > i32::MAX as i64 - 4096 {
+        return Err(Fail::Limit(format!("{units} units")));
+    }
+    let row = dims.last().map_or(1, |n| *n as i64);
+    let (of_warp, whole) = match s.runs() {
+        false => (1, false),
+        true => {
+            let parts = ceil(row, LANES as i64);
+            if row % parts == 0 { (row / parts, true) } else { (LANES as i64, false) }
+        }
+    };
+    let needed = ceil(ceil(units, of_warp), PROCESSORS).max(1);
+    let warps = (needed as u64).next_power_of_two().min(MOST_WARPS);
+    let warps = warps as i64;
+    Ok(Share { units, warps, of_warp, whole })
+}
+
+fn ceil(n: i64, by: i64) -> i64 {
+    (n + by - 1) / by
+}

@@ -1,0 +1,271 @@
+//! PTX as data: registers by class, typed instructions, address spaces, entries.
+//!
+//! Every instruction that the generators emit is a variant here, and `print` is the only place that spells one.
+
+/// A class of registers; each has its own numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Class {
+    Pred,
+    B16,
+    B32,
+    B64,
+    F32,
+}
+
+impl Class {
+    pub const ALL: [Class; 5] = [Class::Pred, Class::B16, Class::B32, Class::B64, Class::F32];
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reg {
+    pub class: Class,
+    pub number: u32,
+}
+
+/// How an instruction sees its operands. Loads and stores of `U8` and `U16` take wider registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Type {
+    Pred,
+    U8,
+    U16,
+    B16,
+    Bf16,
+    B32,
+    U32,
+    S32,
+    F32,
+    B64,
+    U64,
+    S64,
+}
+
+/// A special register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Special {
+    Tid,
+    Block,
+}
+
+/// An operand that is read.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Src {
+    Reg(Reg),
+    /// The bits of an f32.
+    F32(u32),
+    Int(i64),
+    Special(Special),
+    /// Where the shared memory starts that the entry declares, and that which the launch gives.
+    Shared,
+    DynamicShared,
+}
+
+impl From<Reg> for Src {
+    fn from(r: Reg) -> Src {
+        Src::Reg(r)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Space {
+    Global,
+    Shared,
+}
+
+/// `[base + offset]`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Address {
+    pub base: Reg,
+    pub offset: i32,
+}
+
+/// Functions of one operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnOp {
+    Neg,
+    Abs,
+    Not,
+    SqrtRn,
+}
+
+/// Functions of two operands of one type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BinOp {
+    /// Of integers.
+    Add,
+    Sub,
+    /// The low half of a product.
+    MulLo,
+    /// The high half.
+    MulHi,
+    /// Twice as wide as the operands, whose type the instruction names.
+    MulWide,
+    Div,
+    Min,
+    Max,
+    /// Of f32, rounded to nearest even.
+    AddRn,
+    SubRn,
+    MulRn,
+    DivRn,
+    /// NaN if an operand is NaN.
+    MinNan,
+    MaxNan,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cmp {
+    Eq,
+    Ne,
+    /// Not equal, or unordered.
+    Neu,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// Conversions; the types are the instruction's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rounding {
+    /// Between integers.
+    None,
+    /// To nearest even.
+    Rn,
+    /// Towards zero.
+    Rzi,
+}
+
+/// Which lane a shuffle reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shuffle {
+    /// That with this number.
+    Idx,
+    /// That whose number differs in these bits.
+    Bfly,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Label(pub u32);
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Op {
+    Mov {
+        ty: Type,
+        d: Reg,
+        a: Src,
+    },
+    Unary {
+        op: UnOp,
+        ty: Type,
+        d: Reg,
+        a: Src,
+    },
+    Binary {
+        op: BinOp,
+        ty: Type,
+        d: Reg,
+        a: Src,
+        b: Src,
+    },
+    /// a·b + c with one rounding.
+    Fma {
+        d: Reg,
+        a: Src,
+        b: Src,
+        c: Src,
+    },
+    Setp {
+        cmp: Cmp,
+        ty: Type,
+        d: Reg,
+        a: Src,
+        b: Src,
+    },
+    /// `p ? a : b`.
+    Selp {
+        ty: Type,
+        d: Reg,
+        a: Src,
+        b: Src,
+        p: Reg,
+    },
+    Cvt {
+        to: Type,
+        from: Type,
+        rounding: Rounding,
+        d: Reg,
+        a: Src,
+    },
+    /// The pointer that a parameter of the entry is.
+    LdParam {
+        d: Reg,
+        param: u32,
+    },
+    /// A generic address as one of global memory.
+    ToGlobal {
+        d: Reg,
+        a: Reg,
+    },
+    Ld {
+        space: Space,
+        ty: Type,
+        d: Reg,
+        at: Address,
+    },
+    St {
+        space: Space,
+        ty: Type,
+        a: Reg,
+        at: Address,
+    },
+    /// All lanes take part.
+    Shfl {
+        how: Shuffle,
+        d: Reg,
+        a: Reg,
+        lane: Src,
+    },
+    /// All lanes of the warp meet, and see each other's writes.
+    SyncWarp,
+    Label(Label),
+    /// All lanes that get here take the same way.
+    Bra {
+        to: Label,
+    },
+    Ret,
+    /// The kernel's line that the following instructions serve.
+    Note(u32),
+}
+
+/// An instruction, and the predicate under which a lane executes it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Inst {
+    pub guard: Option<(Reg, bool)>,
+    pub op: Op,
+}
+
+/// Shared memory of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shared {
+    /// Bytes that the text declares.
+    Static(u32),
+    /// Given with the launch.
+    Dynamic,
+}
+
+/// A kernel as PTX sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    pub name: String,
+    pub params: u32,
+    pub threads: u32,
+    pub shared: Shared,
+    /// Registers of each class, in the order of [`Class::ALL`].
+    pub registers: [u32; Class::ALL.len()],
+    pub body: Vec<Inst>,
+}
