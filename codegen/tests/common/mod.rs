@@ -1,4 +1,6 @@
-//! Runs compiled kernels in this process and compares them with the interpreter.
+//! Runs compiled kernels in this process, and as PTX in the emulator, and compares them with the interpreter.
+pub mod gpu;
+
 use lolm_codegen::KernelCode;
 use lolm_ir::DType;
 use lolm_ir::kernel::{Kernel, Mode, interp, text};
@@ -155,6 +157,7 @@ pub fn check_on(k: &Kernel, data: &[Vec<f64>], tolerance: f64) {
     let mut expected = data.to_vec();
     interp::run(k, &mut expected).unwrap_or_else(|e| panic!("{e}\n{k}"));
     let bytes = run(k, &code, data);
+    gpu::check_on(k, data, tolerance);
     for ((o, e), b) in k.operands.iter().zip(&expected).zip(&bytes) {
         let found = decode(o.dtype, b);
         let limit = match (o.mode, o.dtype) {

@@ -1,0 +1,74 @@
+//! Runs kernels as PTX in the emulator.
+use super::{decode, encode};
+use lolm_codegen::Claim;
+use lolm_codegen::ptx::{Sm, preamble};
+use lolm_ir::DType;
+use lolm_ir::kernel::{Kernel, Mode, interp};
+use lolm_ptx_emu::{Counts, Launch, Memory, Module, Options, launch};
+
+pub const ENTRY: &str = "kernel_0";
+
+pub fn claim(k: &Kernel) -> Claim {
+    lolm_codegen::claim(k, ENTRY).unwrap_or_else(|e| panic!("{e}\n{k}"))
+}
+
+/// The claim's entry as a module of its own.
+pub fn text(c: &Claim) -> String {
+    preamble(Sm::Sm80, [&c.code].into_iter()) + &c.code.text
+}
+
+pub fn units(k: &Kernel, c: &Claim) -> u32 {
+    c.schedule.unit_dims(k).iter().product()
+}
+
+/// Runs all units on these operands, which come back as bytes.
+pub fn run(k: &Kernel, c: &Claim, data: &[Vec<f64>]) -> (Vec<Vec<u8>>, Counts) {
+    let text = text(c);
+    let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    let kernel = module.kernel(ENTRY).expect("the entry");
+    let mut memory = Memory::new();
+    let (mut params, mut addresses) = (vec![], vec![]);
+    for (o, d) in k.operands.iter().zip(data) {
+        let bytes = encode(o.dtype, d);
+        let a = memory.alloc(bytes.len());
+        memory.write(a, &bytes).expect("an operand");
+        params.extend(a.to_le_bytes());
+        addresses.push((a, bytes.len()));
+    }
+    let block = c.code.block;
+    let grid = [units(k, c).div_ceil(block.units), 1, 1];
+    let l = Launch { kernel, grid, block: [block.threads, 1, 1], dynamic_shared: block.shared, params: &params };
+    let counts = launch(&mut memory, &l, &Options::default());
+    let counts = counts.unwrap_or_else(|e| panic!("{e}\n{}\n{k}\n{text}", c.schedule.display(k)));
+    let read = |(a, len): &(u64, usize)| {
+        let mut out = vec![0; *len];
+        memory.read(*a, &mut out).expect("an operand");
+        out
+    };
+    (addresses.iter().map(read).collect(), counts)
+}
+
+/// Compares with what the interpreter expects, as strictly as the CPU's code is compared.
+pub fn compare(k: &Kernel, c: &Claim, expected: &[Vec<f64>], found: &[Vec<u8>], tolerance: f64) {
+    for ((o, e), b) in k.operands.iter().zip(expected).zip(found) {
+        let found = decode(o.dtype, b);
+        let limit = match (o.mode, o.dtype) {
+            (Mode::In, _) | (_, DType::I32 | DType::Bool) => 0.0,
+            (_, DType::Bf16) => tolerance.max(1.0 / 128.0),
+            (_, DType::F32) => tolerance,
+        };
+        let d = super::difference(e, &found);
+        let at = e.iter().zip(&found).position(|(e, f)| e != f && !(e.is_nan() && f.is_nan()));
+        let values = at.map(|i| (i, e[i], found[i]));
+        let schedule = c.schedule.display(k);
+        assert!(d <= limit, "${} differs by {d}, first at {values:?}\n{schedule}\n{k}\n{}", o.name, c.code.text);
+    }
+}
+
+/// Runs and compares with the interpreter.
+pub fn check_on(k: &Kernel, data: &[Vec<f64>], tolerance: f64) {
+    let c = claim(k);
+    let mut expected = data.to_vec();
+    interp::run(k, &mut expected).unwrap_or_else(|e| panic!("{e}\n{k}"));
+    compare(k, &c, &expected, &run(k, &c, data).0, tolerance);
+}
