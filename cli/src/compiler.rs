@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use lolm_codegen::{Compiled, Info};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
-use lolm_passes::pipeline::{Moment, Phase, Source, Weights, compile_with};
+use lolm_passes::pipeline::{Moment, Options, Phase, Source, compile_with};
 use lolm_runtime::Artifact;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -146,7 +146,7 @@ fn pass(m: &Moment) -> Option<&'static str> {
 }
 
 /// Runs all passes. Gives the module and the time of each pass, summed over programs, which run side by side.
-pub fn module(sources: &[Source], weights: Weights, dump: &Dump) -> Result<(Module, Vec<Time>)> {
+pub fn module(sources: &[Source], options: Options, dump: &Dump) -> Result<(Module, Vec<Time>)> {
     let clock = Mutex::new(Clock { since: vec![Instant::now(); sources.len()], times: vec![] });
     let failed = Mutex::new(None);
     let with = |i: usize, moment: Moment| {
@@ -162,7 +162,7 @@ pub fn module(sources: &[Source], weights: Weights, dump: &Dump) -> Result<(Modu
             clock.since[i] = Instant::now();
         }
     };
-    let module = compile_with(sources, weights, &with)?;
+    let module = compile_with(sources, options, &with)?;
     if let Some(e) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
@@ -174,10 +174,10 @@ pub fn module(sources: &[Source], weights: Weights, dump: &Dump) -> Result<(Modu
 pub fn compiled(
     named: &Named,
     sources: &[Source],
-    weights: Weights,
+    options: Options,
     dump: &Dump,
 ) -> Result<(Compiled, Module, Vec<Time>)> {
-    let (module, mut times) = module(sources, weights, dump)?;
+    let (module, mut times) = module(sources, options, dump)?;
     let start = Instant::now();
     let info = Info { name: named.name.clone(), spec: named.spec.to_string() };
     let compiled = lolm_codegen::compile(&module, &info)?;
@@ -186,7 +186,7 @@ pub fn compiled(
 }
 
 /// Compiles the programs of a spec and opens the artifact, as if it had been read from a file.
-pub fn in_memory(named: &Named, sources: &[Source], weights: Weights) -> Result<Artifact> {
-    let (compiled, _, _) = compiled(named, sources, weights, &Dump::default())?;
+pub fn in_memory(named: &Named, sources: &[Source], options: Options) -> Result<Artifact> {
+    let (compiled, _, _) = compiled(named, sources, options, &Dump::default())?;
     Artifact::from_bytes(compiled.bytes).context("bug: the artifact that was just compiled is refused")
 }

@@ -7,7 +7,7 @@ use lolm_ir::threads::in_order;
 use lolm_models::spec::Override;
 use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Source, Weights};
+use lolm_passes::pipeline::{Goal, Options, Source, Weights};
 
 /// What a program is for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -41,12 +41,13 @@ pub enum WeightsDtype {
     Bf16,
 }
 
-impl From<WeightsDtype> for Weights {
-    fn from(w: WeightsDtype) -> Weights {
-        match w {
+impl From<WeightsDtype> for Options {
+    fn from(w: WeightsDtype) -> Options {
+        let weights = match w {
             WeightsDtype::F32 => Weights::F32,
             WeightsDtype::Bf16 => Weights::Bf16,
-        }
+        };
+        Options { weights, ..Options::default() }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::programs::{ProgramArgs, READING};
 use crate::spec::{self, Overrides, is_artifact};
 use anyhow::{Context, Result, bail};
 use lolm_models::Spec;
-use lolm_passes::pipeline::Weights;
+use lolm_passes::pipeline::Options;
 use lolm_runtime::train::Checkpoints;
 use lolm_runtime::weights::{self, Purpose};
 use lolm_runtime::{Artifact, Model};
@@ -87,7 +87,7 @@ fn artifact_of(model: &Path, folder: Option<&RunFolder>) -> Result<Artifact> {
         note(format_args!("{} is not there: compiled in memory; `lolm compile` would keep it", path.display()));
         let named = spec::find(&model.display().to_string(), &Overrides::default())?;
         let sources = ProgramArgs::default().sources(&named.spec, &READING)?;
-        return in_memory(&named, &sources, Weights::F32);
+        return in_memory(&named, &sources, Options::default());
     }
     if !path.is_file() {
         let what = if folder.is_some() { "the folder of a run or of a model" } else { "an artifact" };

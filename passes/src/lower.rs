@@ -3,6 +3,7 @@
 //! Before: a graph in which every fused operation that has no launch of its own is expanded, its groups and their order.
 //! After: a plan whose buffers have no addresses yet (`memory` gives them).
 use crate::cluster::{Clusters, Group, GroupId, GroupKind, widens};
+use crate::pipeline::Target;
 use crate::schedule::Schedule;
 use layout::Layouts;
 use lolm_ir::axis::AxisId;
@@ -24,6 +25,7 @@ mod attention_tiles;
 mod contract;
 mod cost;
 mod cross_entropy;
+mod gpu;
 mod index;
 mod layout;
 mod merge_axes;
@@ -128,6 +130,7 @@ struct Built {
 /// A program on its way from groups to steps.
 pub struct Lowering<'a> {
     pub cx: Cx<'a>,
+    target: Target,
     pub pool: &'a mut KernelPool,
     pub steps: Vec<Step>,
     leaves: QuickMap<LeafId, Storage>,
@@ -139,7 +142,13 @@ pub struct Lowering<'a> {
 }
 
 /// Lowers a program. Buffers of the arena have no offsets yet.
-pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut KernelPool) -> Result<Plan, String> {
+pub fn lower(
+    g: &Graph,
+    clusters: &Clusters,
+    schedule: &Schedule,
+    target: Target,
+    pool: &mut KernelPool,
+) -> Result<Plan, String> {
     let stored = |v: &ValueId| match g.node(*v).op {
         Op::Leaf(l) => matches!(g.leaf(l).kind, LeafKind::Param(_)),
         _ => false,
@@ -160,6 +169,7 @@ pub fn lower(g: &Graph, clusters: &Clusters, schedule: &Schedule, pool: &mut Ker
     };
     let mut lw = Lowering {
         cx,
+        target,
         pool,
         steps: vec![],
         leaves: QuickMap::default(),
@@ -289,9 +299,11 @@ impl<'a> Lowering<'a> {
                 Op::GatedRecurrenceGrad { .. } => self.gated_recurrence_grad(id, v),
                 _ => self.stream(id),
             },
+            GroupKind::Contract(_) if self.target == Target::Gpu => self.stream(id),
             GroupKind::Contract(v) => self.contract(v),
             GroupKind::Scatter(v) => self.scatter_add(v),
             GroupKind::Update(v) => self.update(v),
+            GroupKind::Fused(v) if self.target == Target::Gpu => self.fused_kernel(v),
             GroupKind::Fused(v) => self.fused(v),
         }
     }
@@ -389,6 +401,7 @@ impl<'a> Lowering<'a> {
         let all = group.rows.union(group.inner);
         match group.kind {
             GroupKind::Scan(_) => Kind::Scan,
+            GroupKind::Contract(_) => Kind::Contract,
             _ if self.updates(group) => Kind::Optimizer,
             _ if group.inner.is_empty() => Kind::Map,
             _ if group.roots.iter().any(|r| g.axes_of(*r) == all) => Kind::Row,
@@ -411,7 +424,10 @@ impl<'a> Lowering<'a> {
 }
 
 /// True for fused operations that a launch of their own computes; all others are expanded before clustering.
-pub fn has_launch(op: &Op) -> bool {
+pub fn has_launch(op: &Op, target: Target) -> bool {
+    if target == Target::Gpu {
+        return gpu::has_kernel(op);
+    }
     let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
     let routed = matches!(op, Op::RoutedDot { .. } | Op::RoutedDotGrad { .. });

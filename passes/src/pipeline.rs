@@ -49,6 +49,23 @@ pub enum Weights {
     Bf16,
 }
 
+/// What runs the programs. It decides which operations have launches of their own and what a launch is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Target {
+    /// Launches of several stages, which threads work through unit by unit.
+    #[default]
+    Cpu,
+    /// Launches of one kernel each.
+    Gpu,
+}
+
+/// How the programs of an artifact are compiled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    pub weights: Weights,
+    pub target: Target,
+}
+
 /// The stages that can be looked at; their order is that of the passes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
@@ -84,8 +101,12 @@ pub enum CompileError {
     Shared(String),
 }
 
-/// Products of one sum are computed in one launch (`fuse`), so a sum of products costs no memory of its own.
-const MACHINE: Machine = Machine { accumulates: true };
+impl Target {
+    /// Products of one sum are computed in one launch (`fuse`) on the CPU, so a sum of products costs no memory there.
+    fn machine(self) -> Machine {
+        Machine { accumulates: self == Target::Cpu }
+    }
+}
 
 /// What a watcher is told about a program on its way.
 pub enum Moment<'a> {
@@ -111,21 +132,22 @@ struct Program {
     kernels: Vec<Kernel>,
 }
 
-/// Compiles the programs of one artifact, weights in f32.
+/// Compiles the programs of one artifact for the CPU, weights in f32.
 pub fn compile(sources: &[Source], watch: &Watch) -> Result<Module, CompileError> {
-    compile_with(sources, Weights::F32, watch)
+    compile_with(sources, Options::default(), watch)
 }
 
 /// Compiles the programs of one artifact. Each goes its way alone; what they share is put together at the end, in order.
-pub fn compile_with(sources: &[Source], weights: Weights, watch: &Watch) -> Result<Module, CompileError> {
-    let narrowed = match weights {
+pub fn compile_with(sources: &[Source], options: Options, watch: &Watch) -> Result<Module, CompileError> {
+    let narrowed = match options.weights {
         Weights::F32 => None,
         Weights::Bf16 => Some(narrowable(sources.iter().map(|s| &s.graph))),
     };
     if let Some(s) = sources.iter().find(|s| narrowed.is_some() && s.goal != Goal::Forward) {
         return Err(CompileError::TrainsBf16 { program: s.graph.name.clone() });
     }
-    let programs = in_order(sources.len(), |i| program(&sources[i], narrowed.as_ref(), &|m| watch(i, m)));
+    let programs =
+        in_order(sources.len(), |i| program(&sources[i], options.target, narrowed.as_ref(), &|m| watch(i, m)));
     let (mut pool, mut shared) = (KernelPool::default(), Shared::default());
     for p in programs {
         let Program { graph, mut plan, kernels } = p?;
@@ -137,19 +159,26 @@ pub fn compile_with(sources: &[Source], weights: Weights, watch: &Watch) -> Resu
     Ok(Module { kernels: pool.kernels, ..shared.module })
 }
 
-fn program(s: &Source, narrowed: Option<&BTreeSet<String>>, watch: &dyn Fn(Moment)) -> Result<Program, CompileError> {
+fn program(
+    s: &Source,
+    target: Target,
+    narrowed: Option<&BTreeSet<String>>,
+    watch: &dyn Fn(Moment),
+) -> Result<Program, CompileError> {
     watch(Moment::Begin);
-    let mut graph = graph_passes(s, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
+    let mut graph = graph_passes(s, target, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
     if let Some(names) = narrowed {
         graph = narrowed_program(&graph, names)?;
     }
     let fault = |fault: String| CompileError::Lower { program: graph.name.clone(), fault };
     let mut clusters = cluster(&graph);
-    fuse(&graph, &mut clusters);
+    if target == Target::Cpu {
+        fuse(&graph, &mut clusters);
+    }
     let order = schedule(&graph, &clusters).map_err(fault)?;
     watch(Moment::Cluster);
     let mut pool = KernelPool::default();
-    let mut plan = lower(&graph, &clusters, &order, &mut pool).map_err(fault)?;
+    let mut plan = lower(&graph, &clusters, &order, target, &mut pool).map_err(fault)?;
     watch(Moment::Lower);
     plan_memory(&mut plan);
     watch(Moment::Memory);
@@ -157,7 +186,7 @@ fn program(s: &Source, narrowed: Option<&BTreeSet<String>>, watch: &dyn Fn(Momen
 }
 
 /// All passes from graph to graph.
-pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Graph, CompileError> {
+pub fn graph_passes(s: &Source, target: Target, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Graph, CompileError> {
     let program = || s.graph.name.clone();
     let graph = |error: GraphError| CompileError::Graph { program: program(), error };
     let mut seen = |phase: Phase, g: &Graph| {
@@ -169,12 +198,12 @@ pub fn graph_passes(s: &Source, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<
     seen(Phase::Graph, &g)?;
     let (g, _) = raise(&g).map_err(|error| CompileError::Raise { program: program(), error })?;
     seen(Phase::Raise, &g)?;
-    let (g, _) = rewrite(&g, MACHINE).map_err(|error| CompileError::Rewrite { program: program(), error })?;
+    let (g, _) = rewrite(&g, target.machine()).map_err(|error| CompileError::Rewrite { program: program(), error })?;
     seen(Phase::Rewrite, &g)?;
     let g = with_goal(g, s.goal)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Differentiate, &g)?;
-    let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op)).map_err(graph)?;
+    let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op, target)).map_err(graph)?;
     let g = split_reductions(g).map_err(graph)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Expand, &g)?;

@@ -3,7 +3,9 @@ use lolm_ir::DType;
 use lolm_ir::graph::{Graph, LeafKind};
 use lolm_ir::text::parse;
 use lolm_passes::narrow::{narrow, narrowable};
-use lolm_passes::pipeline::{CompileError, Goal, Source, Weights, compile_with};
+use lolm_passes::pipeline::{CompileError, Goal, Options, Source, Target, Weights, compile_with};
+
+const BF16: Options = Options { weights: Weights::Bf16, target: Target::Cpu };
 
 /// A step with everything that a parameter may be to it.
 const STEP: &str = "\
@@ -63,9 +65,9 @@ fn every_program_has_a_say_and_training_is_refused() {
     let other = other.unwrap_or_else(|e| panic!("{e}"));
     assert!(!narrowable([&g, &other].into_iter()).contains("w"));
     let source = |goal| Source { graph: g.clone(), goal };
-    let m = compile_with(&[source(Goal::Forward)], Weights::Bf16, &|_, _| ()).unwrap();
+    let m = compile_with(&[source(Goal::Forward)], BF16, &|_, _| ()).unwrap();
     let dtype = |name: &str| m.params.iter().find(|p| p.name == name).map(|p| p.dtype);
     assert_eq!((dtype("embedding"), dtype("norm")), (Some(DType::Bf16), Some(DType::F32)));
-    let e = compile_with(&[source(Goal::Gradients)], Weights::Bf16, &|_, _| ()).unwrap_err();
+    let e = compile_with(&[source(Goal::Gradients)], BF16, &|_, _| ()).unwrap_err();
     assert_eq!(e, CompileError::TrainsBf16 { program: "step".into() });
 }

@@ -5,7 +5,7 @@ use lolm_ir::interp::{self, Feeds};
 use lolm_ir::plan::{Module, Stage, Step};
 use lolm_ir::{DType, Graph, philox};
 use lolm_models::blocks::{ExpertAxes, Experts, moe};
-use lolm_passes::pipeline::{Goal, Moment, Phase, Source, compile};
+use lolm_passes::pipeline::{Goal, Moment, Phase, Source, Target, compile};
 use lolm_passes::raise::raise;
 use lolm_tests::plan_interp::Named;
 use lolm_tests::{machine, plan_interp};
@@ -127,8 +127,11 @@ fn gradients_of_uneven_shapes() {
 fn gradients_are_slopes() {
     for renormalise in [false, true] {
         let g = SMALL.graph(renormalise);
-        let m =
-            lolm_passes::pipeline::graph_passes(&Source { graph: g.clone(), goal: Goal::Gradients }, &mut |_, _| ());
+        let m = lolm_passes::pipeline::graph_passes(
+            &Source { graph: g.clone(), goal: Goal::Gradients },
+            Target::Cpu,
+            &mut |_, _| (),
+        );
         let (backward, at) = (m.unwrap(), feeds(&g));
         let gradients = interp::run(&backward, &at).unwrap().outputs;
         for name in ["x", "router", "gate", "up", "down"] {

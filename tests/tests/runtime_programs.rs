@@ -3,7 +3,7 @@
 use lolm_ir::DType;
 use lolm_models::{Noise, Program, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Source, Weights, compile_with};
+use lolm_passes::pipeline::{self, Goal, Source, Weights, compile_with};
 use lolm_runtime::cpu::gemm::Isa;
 use lolm_runtime::eval::{Options, evaluate};
 use lolm_runtime::generate::{Generator, Sampling, Settings};
@@ -20,7 +20,8 @@ fn source(case: &Case, name: String, program: Program, goal: Goal) -> Source {
 }
 
 fn artifact(case: &Case, sources: &[Source], weights: Weights) -> Vec<u8> {
-    let module = compile_with(sources, weights, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let module = compile_with(sources, pipeline::Options { weights, ..Default::default() }, &|_, _| ())
+        .unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let info = lolm_codegen::Info { name: case.name.into(), spec: String::new() };
     lolm_codegen::compile(&module, &info).unwrap_or_else(|e| panic!("{}: {e}", case.name)).bytes
 }

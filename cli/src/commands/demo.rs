@@ -13,7 +13,7 @@ use crate::training::{Job, Summary};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lolm_models::spec::Override;
-use lolm_passes::pipeline::Weights;
+use lolm_passes::pipeline::Options;
 use lolm_runtime::generate::Sampling;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ impl Demo {
 
         self.tell(format_args!("1. compile: lolm-demo to {}", folder.artifact().display()));
         let sources = ProgramArgs::default().sources(&named.spec, &USUAL)?;
-        let (artifact, module, times) = compiled(&named, &sources, Weights::F32, &Dump::default())?;
+        let (artifact, module, times) = compiled(&named, &sources, Options::default(), &Dump::default())?;
         write_whole(&folder.artifact(), &artifact.bytes)?;
         write_whole(&folder.0.join("held-out.txt"), held_out)?;
         let compile_seconds: f64 = times.iter().map(|t| t.seconds).sum();

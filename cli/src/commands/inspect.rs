@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
 use lolm_models::{loss_parameters, parameters};
-use lolm_passes::pipeline::{Phase, Source, Weights, graph_passes};
+use lolm_passes::pipeline::{Options, Phase, Source, Target, graph_passes};
 use lolm_passes::raise::raise;
 use lolm_runtime::Artifact;
 use serde::Serialize;
@@ -174,7 +174,7 @@ impl Inspect {
     }
 
     fn module(&self, named: &Named) -> Result<()> {
-        let (m, _) = module(&self.sources(named)?, Weights::F32, &Dump::default())?;
+        let (m, _) = module(&self.sources(named)?, Options::default(), &Dump::default())?;
         self.draw(|| m.plans.iter().map(|p| draw::of_plan(p, &m.kernels)).collect())?;
         match (self.stage == Some(Stage::Kernels), self.text) {
             (true, true) => m.kernels.iter().for_each(say),
@@ -208,7 +208,7 @@ impl Inspect {
                 }
             };
             let mut keep = keep;
-            graph_passes(&source, &mut keep)?;
+            graph_passes(&source, Target::default(), &mut keep)?;
             graphs.extend(found);
         }
         self.draw(|| graphs.iter().map(|g| draw::of_graph(g, &self.scope)).collect())?;

@@ -10,6 +10,7 @@ use lolm_passes::canonicalize::canonicalize;
 use lolm_passes::differentiate::differentiate;
 use lolm_passes::lower::has_launch;
 use lolm_passes::optimizer::expose_gradients;
+use lolm_passes::pipeline::Target;
 use lolm_passes::raise::raise;
 use lolm_passes::split_reductions::split_reductions;
 use std::io::Read;
@@ -71,7 +72,7 @@ impl Opt {
     fn pass(&self, pass: Pass, g: Graph) -> Result<Graph> {
         Ok(match pass {
             Pass::Canonicalize => canonicalize(&g)?,
-            Pass::Expand => expand(&g, &|op| !op.is_elementwise() && !has_launch(op))?,
+            Pass::Expand => expand(&g, &|op| !op.is_elementwise() && !has_launch(op, Target::default()))?,
             Pass::ExpandAll => expand(&g, &|_| true)?,
             Pass::SplitReductions => split_reductions(g)?,
             Pass::Differentiate => gradients(g)?,

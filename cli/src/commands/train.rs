@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use lolm_models::Spec;
 use lolm_models::spec::Override;
-use lolm_passes::pipeline::Weights;
+use lolm_passes::pipeline::Options;
 use lolm_runtime::Artifact;
 use lolm_runtime::train::Outcome;
 use serde::Serialize;
@@ -181,7 +181,7 @@ impl Train {
     fn compile(&self, start: &Start) -> Result<Artifact> {
         let named = Named { name: start.name.clone(), spec: start.spec.clone(), folder: start.texts.clone() };
         let sources = self.programs.sources(&named.spec, &USUAL)?;
-        let (compiled, _, times) = compiled(&named, &sources, Weights::F32, &Dump::default())?;
+        let (compiled, _, times) = compiled(&named, &sources, Options::default(), &Dump::default())?;
         let path = start.folder.artifact();
         write_whole(&path, &compiled.bytes)?;
         if !self.json {

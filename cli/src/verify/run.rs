@@ -7,7 +7,7 @@ use crate::spec::Named;
 use anyhow::{Context, Result};
 use lolm_models::{Noise, Program, build};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Source, Weights};
+use lolm_passes::pipeline::{Goal, Options, Source};
 use lolm_runtime::weights::{self, Purpose};
 use lolm_runtime::{Data, Model, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ struct Runner<'a> {
 /// Compiles the case, runs it and compares everything.
 pub fn run(case: &Case, threads: usize) -> Result<Results> {
     let named = Named { name: case.name.clone(), spec: case.spec.clone(), folder: Some(case.folder.clone()) };
-    let model = Model::load(in_memory(&named, &sources(case)?, Weights::F32)?, threads)?;
+    let model = Model::load(in_memory(&named, &sources(case)?, Options::default())?, threads)?;
     let mut r = Runner { case, model, rows: vec![] };
     r.load()?;
     r.outputs()?;

@@ -8,7 +8,7 @@ use crate::programs::{Kind, ProgramArgs};
 use crate::spec::{self, Overrides};
 use anyhow::Result;
 use clap::Args;
-use lolm_passes::pipeline::Weights;
+use lolm_passes::pipeline::Options;
 use lolm_runtime::bench::Profile;
 use lolm_runtime::train::Trainer;
 use lolm_runtime::{Model, weights};
@@ -67,7 +67,7 @@ impl Train {
         let named = spec::find(&self.spec, &self.overrides)?;
         let programs = ProgramArgs { batch: self.batch, seq: self.seq, ..Default::default() };
         let sources = programs.sources(&named.spec, &[Kind::Train])?;
-        let mut model = Model::load(in_memory(&named, &sources, Weights::F32)?, self.threads)?;
+        let mut model = Model::load(in_memory(&named, &sources, Options::default())?, self.threads)?;
         peak::reset();
         weights::init(&mut model, named.spec.training.seed as u64);
         let t = &named.spec.training;

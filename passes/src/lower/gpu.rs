@@ -1,0 +1,49 @@
+//! Lowering for a GPU: every launch is one kernel over all its units, in plain mathematics.
+//!
+//! What a kernel's body says is what it computes; tiles, stages of memory and instructions for matrices are schedules of
+//! it, which code generation chooses. So a product is a `dot` over the kernel's axes, and groups that share tiles on the
+//! CPU stay apart here.
+use super::Lowering;
+use super::index::Index;
+use super::stream::Stream;
+use lolm_ir::axis::AxisId;
+use lolm_ir::kernel::KOp;
+use lolm_ir::op::Op;
+use lolm_ir::plan::Kind;
+use lolm_ir::{DType, ValueId};
+
+/// True for fused operations that are one kernel.
+pub(super) fn has_kernel(op: &Op) -> bool {
+    let scan = matches!(op, Op::SelectiveScan { .. } | Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
+    scan || matches!(op, Op::RoutedDot { .. })
+}
+
+impl Lowering<'_> {
+    /// A fused operation as one kernel.
+    pub(super) fn fused_kernel(&mut self, v: ValueId) -> Result<(), String> {
+        match self.cx.g.node(v).op {
+            Op::SelectiveScan { .. } => self.selective_scan(v),
+            Op::RoutedDot { expert, over } => self.routed_kernel(v, expert, over),
+            ref op => Err(format!("bug: {} has no kernel", op.mnemonic())),
+        }
+    }
+
+    /// Each row times the matrix of its expert; an index outside the experts gives zeros.
+    fn routed_kernel(&mut self, v: ValueId, expert: AxisId, over: AxisId) -> Result<(), String> {
+        let g = self.cx.g;
+        let n = g.node(v);
+        let out = self.cx.storage_of(v).ok_or("bug: a routed product without storage")?;
+        let mut s = Stream::new(&self.cx, None);
+        let map = s.identity(g.axes_of(v).with(over));
+        let over = s.axis(over);
+        let index = s.value(n.args[2], &map, None);
+        let x = s.value(n.args[0], &map, None);
+        let w = s.masked(n.args[1], &map.with(expert, Index::value(index)), expert, None);
+        let y = s.push(KOp::Dot(over), &[x, w], DType::F32);
+        s.store(&out, &map, y);
+        let lowered = s.finish();
+        let name = format!("routed_dot_{}", g.elements(g.axes_of(v)));
+        self.launch(name, Kind::Contract, lowered);
+        Ok(())
+    }
+}
