@@ -4,7 +4,9 @@ use crate::exec::{Barriers, Cx, Machine, Shared, Stop, open_barriers, run};
 use crate::fault::{Fault, FaultKind, Place, Slip};
 use crate::kernel::{Kernel, SHARED_BASE, Special, Wide};
 use crate::memory::Memory;
+use crate::order::{BlockOrder, Locations};
 use crate::random::Random;
+use crate::shadow::SEGMENTS;
 use crate::warp::{Wait, Warp};
 
 /// One launch of a kernel.
@@ -48,6 +50,7 @@ struct Seat {
     block: [u32; 3],
     shared: Shared,
     barriers: Barriers,
+    order: BlockOrder,
     warps: Vec<Warp>,
     busy: bool,
 }
@@ -58,6 +61,8 @@ pub fn launch(memory: &mut Memory, launch: &Launch<'_>, options: &Options) -> Re
     check(launch)?;
     let variables = kernel.common.globals.iter().enumerate();
     let globals: Vec<u64> = variables.map(|(i, v)| memory.variable(kernel.common.identity, i as u32, v)).collect();
+    memory.renew_segments();
+    let locations = Locations::new(memory.segments);
     let mut machine = Machine {
         kernel,
         memory,
@@ -66,6 +71,7 @@ pub fn launch(memory: &mut Memory, launch: &Launch<'_>, options: &Options) -> Re
         counts: vec![LineCounts::default(); kernel.code.len()],
         random: Random::new(options.seed),
         steps: 0,
+        locations,
     };
     let blocks = launch.grid.iter().map(|&g| g as u64).product::<u64>();
     let warps = (launch.block.iter().product::<u32>() as usize).div_ceil(32);
@@ -75,16 +81,19 @@ pub fn launch(memory: &mut Memory, launch: &Launch<'_>, options: &Options) -> Re
             block: [0; 3],
             shared: Shared::default(),
             barriers: Barriers::default(),
+            order: BlockOrder::default(),
             warps: (0..warps).map(|_| template(launch, &globals)).collect(),
             busy: false,
         })
         .collect();
     let mut order = Order::new(blocks, &mut machine.random);
-    let mut idle = 0;
+    let (mut idle, mut started) = (0, 0);
     loop {
         for p in places.iter_mut().filter(|p| !p.busy) {
             let Some(b) = order.next() else { break };
+            started += 1;
             start(p, launch, b);
+            p.order.restart(started, &machine.locations);
         }
         let busy: Vec<usize> = (0..places.len()).filter(|&i| places[i].busy).collect();
         if busy.is_empty() {
@@ -98,6 +107,12 @@ pub fn launch(memory: &mut Memory, launch: &Launch<'_>, options: &Options) -> Re
         // A block in which nobody can go on never can again: nothing but its own warps opens its barriers.
         if idle > 0 && !p.warps.iter().any(Warp::runnable) {
             return Err(deadlock(kernel, p));
+        }
+        machine.memory.segments = machine.locations.next();
+        if machine.memory.segments > SEGMENTS - (1 << 20) {
+            let what = "the race detector has no more segments for this launch".to_string();
+            let advice = "make the launch smaller, or switch Options::races off";
+            return Err(place(&machine, p, 0, *Slip::new(FaultKind::TooLong, None, what, advice)));
         }
         if machine.steps > options.max_steps {
             let what = format!("{} warp instructions, and the launch is not at its end", machine.steps);
@@ -121,11 +136,11 @@ fn turn(machine: &mut Machine<'_>, p: &mut Seat) -> Result<bool, Fault> {
         1 => 64,
         _ => 4096,
     };
-    let mut cx = Cx { machine, shared: &mut p.shared, barriers: &mut p.barriers };
+    let mut cx = Cx { machine, shared: &mut p.shared, barriers: &mut p.barriers, order: &mut p.order };
     match run(&mut cx, &mut p.warps[index], budget as u32) {
         Ok(Stop::Budget) => {}
         Ok(Stop::Barrier) => {
-            while open_barriers(&mut p.barriers, &mut p.warps) {}
+            while open_barriers(&mut p.barriers, &mut p.warps, &mut p.order, &machine.locations) {}
             p.busy = !p.warps.iter().all(Warp::done);
         }
         Err(slip) => return Err(place(machine, p, index, *slip)),

@@ -7,14 +7,14 @@
 //! - reads of registers, shared, local or global bytes that were never written on the way there;
 //! - reads of shared bytes that a `cp.async` under way will write: copies land at the wait that covers them, not before;
 //! - barriers that some lanes of a warp do not reach, exchanges with lanes that are not there, and deadlocks;
+//! - two accesses that nothing orders, one of them a write, of shared or of global memory (`shadow.rs` and `order.rs` say what
+//!   orders, and how a kernel legally passes data from block to block);
 //! - integer division by zero, `trap`, and more steps than the options allow.
 //!
 //! Lanes of a warp diverge and meet again lowest place first. Warps of a block, and a few blocks at once, run in an order that
 //! the seed of the [`Options`] gives. Approximate functions are computed in f64 and rounded, which lies inside the documented
 //! errors (`exec/approx.rs` lists them); an option moves them about inside of these.
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
-
 mod ast;
 mod counts;
 mod decode;
@@ -27,6 +27,7 @@ mod launch;
 mod lex;
 mod memory;
 mod op;
+mod order;
 mod parse;
 mod random;
 mod shadow;

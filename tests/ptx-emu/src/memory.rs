@@ -1,6 +1,6 @@
 //! Global memory of the device: allocations far apart, each with a bit a byte that says whether it was ever written.
 use crate::fault::{Fault, FaultKind};
-use crate::shadow::Shadow;
+use crate::shadow::{SEGMENTS, Shadow};
 use std::collections::BTreeMap;
 
 pub type Address = u64;
@@ -91,6 +91,14 @@ impl Memory {
                 let what = format!("{a:#x} is not the start of an allocation");
                 Err(Fault::new(FaultKind::Allocation, what, "free what alloc returned, once"))
             }
+        }
+    }
+
+    /// Starts to count segments anew before their numbers run out.
+    pub(crate) fn renew_segments(&mut self) {
+        if self.segments > SEGMENTS / 2 {
+            self.segments = 1;
+            self.allocations.iter_mut().flatten().for_each(|x| x.shadow.forget());
         }
     }
 

@@ -3,6 +3,7 @@ use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{PredRef, Slot};
 use crate::kernel::Kernel;
 use crate::lanes::{LANES, Row, Wide, blend};
+use crate::order::WarpOrder;
 
 /// Why a group of lanes does not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub struct Warp {
     pub copies: Vec<Copy>,
     /// How many groups of copies each lane has committed.
     pub committed: [u32; LANES],
+    pub order: WarpOrder,
 }
 
 impl Warp {
@@ -72,6 +74,7 @@ impl Warp {
             local_defined: vec![0; (kernel.local_bytes * LANES).div_ceil(64)],
             copies: vec![],
             committed: [0; LANES],
+            order: WarpOrder::default(),
         }
     }
 
@@ -84,6 +87,7 @@ impl Warp {
         self.local_defined.fill(0);
         self.copies.clear();
         self.committed = [0; LANES];
+        self.order = WarpOrder::default();
     }
 
     /// Sets a register in all lanes: for constants and special registers.
@@ -210,13 +214,16 @@ impl Warp {
         }
     }
 
-    /// Lanes that waited at a barrier go on behind it.
-    pub fn release(&mut self, barrier: u32) {
+    /// Lanes that waited at a barrier go on behind it. True if there were some.
+    pub fn release(&mut self, barrier: u32) -> bool {
+        let mut any = false;
         for g in self.groups.iter_mut().filter(|g| g.wait == Some(Wait::Barrier(barrier))) {
             (g.wait, g.pc) = (None, g.pc + 1);
+            any = true;
         }
         if self.active == 0 {
             self.settle();
         }
+        any
     }
 }

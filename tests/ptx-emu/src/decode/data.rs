@@ -281,12 +281,7 @@ impl<'t> Cx<'t, '_> {
             (regs[i], register) = (slot, bytes);
         }
         let bytes = ty.bytes() as u8;
-        match space {
-            Space::Shared => self.granules[0] = self.granules[0].min(bytes as u32),
-            Space::Global => self.granules[1] = self.granules[1].min(bytes as u32),
-            Space::Generic => self.granules = self.granules.map(|g| g.min(bytes as u32)),
-            Space::Local | Space::Param | Space::Const => {}
-        }
+        self.touches(space, bytes as u32 * vector as u32);
         Ok(Access { space, addr, bytes, signed: ty.signed(), vector, register, order, read_only, regs })
     }
 

@@ -8,7 +8,7 @@ mod sync;
 mod variables;
 
 use crate::ast::{Entry, File, Instruction, Operand, Statement};
-use crate::inst::{Class, PredRef, Slot};
+use crate::inst::{Class, PredRef, Slot, Space};
 use crate::kernel::{Common, Kernel, Module};
 use crate::op::{Inst, Op};
 use crate::parse::ParseError;
@@ -69,7 +69,7 @@ fn kernel<'t>(entry: &Entry<'t>, globals: &variables::Globals<'t>, common: &Arc<
         fixups: vec![],
         line: entry.line,
         guard: None,
-        granules: [4, 4],
+        granules: [16, 16],
     };
     for (p, v) in params.iter().zip(&entry.params) {
         cx.names.declare_symbol(v.name, Symbol::Param(p.offset as u64), v.line)?;
@@ -174,6 +174,15 @@ impl<'t, 'f> Cx<'t, 'f> {
 
     fn operands<'a, const N: usize>(&self, m: &Mods<'_>, o: &'a [Operand<'t>]) -> Result<&'a [Operand<'t>; N]> {
         o.try_into().map_err(|_| m.error(&format!("has {} operands", o.len()), &format!("it takes {N}")))
+    }
+
+    /// Notes how small the accesses of a space are: the granule of the race detector is the least of them.
+    fn touches(&mut self, space: Space, bytes: u32) {
+        for (i, s) in [(0, Space::Shared), (1, Space::Global)] {
+            if space == s || space == Space::Generic {
+                self.granules[i] = self.granules[i].min(bytes);
+            }
+        }
     }
 
     fn branch(&mut self, label: &'t str) {

@@ -30,9 +30,10 @@ impl<'t> Cx<'t, '_> {
                 Ok(())
             }
             "membar" | "fence" => {
-                let names = ["gl", "sys", "cta", "sc", "acq_rel", "acquire", "release", "gpu", "cluster"];
-                m.ignore(&names);
-                self.plain(m, o, Class::Sync, Op::Fence)
+                let block = m.take("cta");
+                m.ignore(&["gl", "sys", "sc", "acq_rel", "acquire", "release", "gpu", "cluster"]);
+                // Inside of a block the barriers order; a fence of that scope alone changes nothing that is run here.
+                self.plain(m, o, Class::Sync, if block { Op::Nop } else { Op::Fence })
             }
             "bar" | "barrier" => self.barrier(m, o),
             "shfl" => self.shfl(m, o),
@@ -257,11 +258,7 @@ impl<'t> Cx<'t, '_> {
             _ => return Err(m.error("has the wrong number of operands", "an address and a value")),
         };
         let addr = self.address(addr, space)?;
-        for (i, s) in [(0, Space::Shared), (1, Space::Global)] {
-            if space == s || space == Space::Generic {
-                self.granules[i] = self.granules[i].min(ty.bytes() as u32);
-            }
-        }
+        self.touches(space, ty.bytes() as u32);
         self.push(Class::Atomic, Op::Atom(Atom { space, f, ty, d, addr, b, c, order }));
         Ok(())
     }
@@ -303,6 +300,7 @@ impl<'t> Cx<'t, '_> {
             _ => return Err(m.error("has too many operands", "at most the bytes to read, or a predicate")),
         }
         let (dst, src) = (self.address(dst, Space::Shared)?, self.address(src, Space::Global)?);
+        self.touches(Space::Generic, bytes as u32);
         self.push(Class::Async, Op::CpAsync(CpAsync { dst, src, bytes: bytes as u8, src_bytes, ignore }));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! cp.async: what is read now lands in shared memory only at the wait that covers it; until then its place is poison.
 use super::Cx;
 use super::load_store::{addresses, all_set, count_global, flight, global, offsets, outside};
+use super::race::Touch;
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{CpAsync, Space};
 use crate::kernel::SHARED_BASE;
@@ -36,16 +37,19 @@ pub(super) fn start(cx: &mut Cx<'_, '_>, w: &mut Warp, c: &CpAsync, mask: u32) -
         }
         count_global(cx, w.pc, &from, reading, size);
     }
+    // The place may be written from now on, so whoever still reads it is in a race.
+    cx.race_shared(w, &Touch::bare(w.pc, &at, size as usize, mask, true))?;
     for l in lanes(mask) {
         let n = if ignored >> l & 1 != 0 { 0 } else { wanted[l] as usize };
         let mut data = [0; 16];
         if n > 0 {
-            let tracks = cx.machine.memory.tracks();
-            let found = cx.machine.memory.find(src[l], n as u64);
-            let Some((x, from)) = found.and_then(|(i, from)| Some((cx.machine.memory.allocation(i)?, from))) else {
+            let Some((i, from)) = cx.machine.memory.find(src[l], n as u64) else {
                 let hint = cx.machine.memory.describe(src[l]);
                 return Err(outside(Space::Global, src[l], l as u32, n as u64, hint));
             };
+            cx.race_global(w, i, &Touch::bare(w.pc, &[from; 32], n, 1 << l, false))?;
+            let tracks = cx.machine.memory.tracks();
+            let Some(x) = cx.machine.memory.allocation(i) else { continue };
             if tracks && all_set(&x.defined, &[from; 32], n) == 0 {
                 let what = format!("{n} bytes at Global address {:#x} are copied and were never written", src[l]);
                 let advice = "look for the write that should come before";
@@ -78,12 +82,14 @@ pub(super) fn commit(w: &mut Warp, mask: u32) {
 #[inline(never)]
 pub(super) fn wait(cx: &mut Cx<'_, '_>, w: &mut Warp, pending: u32, all: bool, mask: u32) -> Done {
     let mut copies = std::mem::take(&mut w.copies);
+    let committed = w.committed;
     let lands = |c: &Copy| {
         let mine = mask >> c.lane & 1 != 0;
-        mine && (all || c.group.saturating_add(pending) < w.committed[c.lane as usize])
+        mine && (all || c.group.saturating_add(pending) < committed[c.lane as usize])
     };
     for c in copies.iter().filter(|c| lands(c)) {
         let (to, n) = (c.to as usize, c.bytes as usize);
+        cx.race_shared(w, &Touch::bare(c.pc, &[to; 32], n, 1 << c.lane, true))?;
         cx.shared.bytes[to..to + n].copy_from_slice(&c.data[..n]);
         flight(cx.shared, to, n, false);
     }

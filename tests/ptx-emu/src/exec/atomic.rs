@@ -1,5 +1,6 @@
 //! atom and red: one lane after the other, in an order that the seed turns.
 use super::load_store::{addresses, all_set, count_global, count_shared, global, offsets, outside, shared_undefined};
+use super::race::Touch;
 use super::{Cx, float};
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{Atom, AtomFn, Space};
@@ -29,6 +30,9 @@ pub(super) fn atom(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Atom, mask: u32) -> Do
         if all_set(&cx.shared.defined, &at, size as usize) & shared != shared {
             return Err(shared_undefined(cx.shared, &here, &at, size as usize, shared));
         }
+        let touch = Touch { strong: true, ..Touch::bare(w.pc, &at, size as usize, shared, true) };
+        cx.race_shared(w, &touch)?;
+        cx.flags(w, true, &here, shared, a.order, [true, true]);
         let start = cx.machine.random.below(32);
         for l in turned(shared, start) {
             old[l] = update(&mut cx.shared.bytes[at[l]..], a, b[l], c[l]);
@@ -51,7 +55,7 @@ pub(super) fn atom(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Atom, mask: u32) -> Do
 
 fn global_atom(
     cx: &mut Cx<'_, '_>,
-    w: &Warp,
+    w: &mut Warp,
     a: &Atom,
     addr: &Wide,
     mask: u32,
@@ -62,13 +66,16 @@ fn global_atom(
     // The check of alignment and bounds; where the places lie in several allocations, each lane looks for its own.
     global(cx, addr, mask, size as u64)?;
     count_global(cx, w.pc, addr, mask, size as u64);
+    cx.flags(w, false, addr, mask, a.order, [true, true]);
     let start = cx.machine.random.below(32);
     for l in turned(mask, start) {
-        let found = cx.machine.memory.find(addr[l], size as u64);
-        let tracks = cx.machine.memory.tracks();
-        let Some((x, at)) = found.and_then(|(i, at)| Some((cx.machine.memory.allocation(i)?, at))) else {
+        let Some((i, at)) = cx.machine.memory.find(addr[l], size as u64) else {
             return Err(outside(Space::Global, addr[l], l as u32, size as u64, String::new()));
         };
+        let here = [at; 32];
+        cx.race_global(w, i, &Touch { strong: true, ..Touch::bare(w.pc, &here, size, 1 << l, true) })?;
+        let tracks = cx.machine.memory.tracks();
+        let Some(x) = cx.machine.memory.allocation(i) else { continue };
         if tracks && all_set(&x.defined, &[at; 32], size) == 0 {
             let what = format!("{size} bytes at Global address {:#x} are updated and were never written", addr[l]);
             let advice = "set it to its first value before";

@@ -2,6 +2,7 @@
 use super::Cx;
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{Bar, BarKind, PredRef, Slot};
+use crate::order::{BlockOrder, Locations, Seen};
 use crate::warp::{Wait, Warp};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub(crate) struct Barrier {
     pub ones: u32,
     pub threads: u32,
     pub answers: Vec<Answer>,
+    /// What all who have come had seen.
+    pub gathered: Seen,
+    /// Some went on without waiting.
+    pub passed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,8 +93,12 @@ pub(super) fn arrive(cx: &mut Cx<'_, '_>, w: &mut Warp, bar: &Bar, mask: u32) ->
     if let Some((slot, _, reduce)) = answer {
         b.answers.push(Answer { warp: w.index, mask, slot, reduce });
     }
+    w.order.arrive(cx.order, w.index, &mut b.gathered);
     match bar.kind {
-        BarKind::Arrive => w.pc += 1,
+        BarKind::Arrive => {
+            b.passed = true;
+            w.pc += 1;
+        }
         _ => w.park(Wait::Barrier(id)),
     }
     Ok(true)
@@ -108,7 +117,7 @@ fn uniform(w: &Warp, slot: Slot, mask: u32, what: &str) -> Done<u32> {
 }
 
 /// Opens the barriers for which all have come, and lets those who wait go on. True if one was.
-pub(crate) fn open(barriers: &mut Barriers, warps: &mut [Warp]) -> bool {
+pub(crate) fn open(barriers: &mut Barriers, warps: &mut [Warp], order: &mut BlockOrder, locations: &Locations) -> bool {
     let mut any = false;
     for id in 0..16 {
         let b = &barriers.0[id];
@@ -119,7 +128,14 @@ pub(crate) fn open(barriers: &mut Barriers, warps: &mut [Warp]) -> bool {
         if b.arrived < b.count.unwrap_or(live) {
             continue;
         }
-        let b = std::mem::take(&mut barriers.0[id]);
+        let mut b = std::mem::take(&mut barriers.0[id]);
+        // Where all of the block have come, those that are gone count as well, and nothing before is in question again.
+        if warps.iter().all(|w| w.done() || b.warps >> w.index & 1 != 0) {
+            warps.iter().filter(|w| w.done()).for_each(|w| b.gathered[w.index as usize] = order.clock);
+            if !b.passed {
+                order.floor = locations.next();
+            }
+        }
         for a in &b.answers {
             let w = &mut warps[a.warp as usize];
             match a.reduce {
@@ -128,7 +144,11 @@ pub(crate) fn open(barriers: &mut Barriers, warps: &mut [Warp]) -> bool {
                 Reduce::Or => w.put_pred(a.slot, if b.ones > 0 { !0 } else { 0 }, a.mask),
             }
         }
-        warps.iter_mut().for_each(|w| w.release(id as u32));
+        for w in warps.iter_mut() {
+            if w.release(id as u32) {
+                w.order.pass(&b.gathered);
+            }
+        }
         any = true;
     }
     any

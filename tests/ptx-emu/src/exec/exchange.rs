@@ -1,4 +1,5 @@
 //! Exchanges between the lanes of a warp. All lanes that the mask names and that still live have to come to one place.
+use super::Cx;
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{IntFn, ShflMode, Slot, VoteMode};
 use crate::lanes::{Row, lanes};
@@ -6,7 +7,7 @@ use crate::op::Op;
 use crate::warp::{Wait, Warp};
 
 /// Runs an exchange. False: lanes are still missing, and those that are here wait for them.
-pub(super) fn run(w: &mut Warp, op: &Op, mask: u32) -> Done<bool> {
+pub(super) fn run(cx: &mut Cx<'_, '_>, w: &mut Warp, op: &Op, mask: u32) -> Done<bool> {
     let slot = match *op {
         Op::WarpSync { mask }
         | Op::Shfl { mask, .. }
@@ -83,6 +84,7 @@ pub(super) fn run(w: &mut Warp, op: &Op, mask: u32) -> Done<bool> {
             w.put(d, &[leader; 32], mask);
             w.put_pred(p, 1 << leader, mask);
         }
+        Op::WarpSync { .. } => w.order.sync(cx.order, w.index),
         _ => {}
     }
     Ok(true)

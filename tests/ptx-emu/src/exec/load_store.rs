@@ -1,5 +1,6 @@
 //! Loads and stores: alignment, bounds and definedness are checked for 32 lanes at once, and by lane only to say who it was.
 use super::Cx;
+use super::race::Touch;
 use crate::counts;
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{Access, Addr, Space};
@@ -165,6 +166,8 @@ fn load_at(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Access, addr: &Wide, mask: u32
             };
             count_global(cx, w.pc, addr, mask, size);
             let track = cx.machine.memory.tracks();
+            cx.race_global(w, i, &Touch::new(a, w.pc, &at, mask))?;
+            cx.flags(w, false, addr, mask, a.order, [true, false]);
             let Some(x) = cx.machine.memory.allocation(i) else { return Ok(()) };
             if track && all_set(&x.defined, &at, size as usize) & mask != mask {
                 return Err(undefined(Space::Global, &x.defined, addr, &at, size as usize, mask));
@@ -177,6 +180,8 @@ fn load_at(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Access, addr: &Wide, mask: u32
             if all_set(&cx.shared.defined, &at, size as usize) & mask != mask {
                 return Err(shared_undefined(cx.shared, addr, &at, size as usize, mask));
             }
+            cx.race_shared(w, &Touch::new(a, w.pc, &at, mask))?;
+            cx.flags(w, true, addr, mask, a.order, [true, false]);
             fetch(w, a, &cx.shared.bytes, &at, mask);
         }
         Space::Local => {
@@ -311,14 +316,18 @@ fn store_at(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Access, addr: &Wide, mask: u3
                 return split(cx, w, a, addr, mask, store_at);
             };
             count_global(cx, w.pc, addr, mask, size);
+            cx.race_global(w, i, &Touch { write: true, ..Touch::new(a, w.pc, &at, mask) })?;
+            cx.flags(w, false, addr, mask, a.order, [false, true]);
             let Some(x) = cx.machine.memory.allocation(i) else { return Ok(()) };
             write(w, a, &mut x.bytes, &mut x.defined, &at, mask)
         }
         Space::Shared => {
             let at = offsets(a.space, addr, mask, size, SHARED_BASE as u64, cx.shared.bytes.len())?;
             count_shared(cx, w.pc, addr, mask, size);
+            landing_elsewhere(cx.shared, &at, size as usize, mask)?;
+            cx.race_shared(w, &Touch { write: true, ..Touch::new(a, w.pc, &at, mask) })?;
+            cx.flags(w, true, addr, mask, a.order, [false, true]);
             let s = &mut *cx.shared;
-            landing_elsewhere(s, &at, size as usize, mask)?;
             write(w, a, &mut s.bytes, &mut s.defined, &at, mask)
         }
         Space::Local => {

@@ -6,6 +6,7 @@
 use super::Cx;
 use super::half::{bf16_to_f32, f16_to_f32, from_f64};
 use super::load_store::{addresses, all_set, count_shared, offsets, shared_undefined};
+use super::race::Touch;
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{Addr, Mma, MmaKind, Slot, Space};
 use crate::kernel::SHARED_BASE;
@@ -35,6 +36,7 @@ pub(super) fn load(cx: &mut Cx<'_, '_>, w: &mut Warp, num: u8, trans: bool, a: A
     if all_set(&cx.shared.defined, &at, 16) & rows != rows {
         return Err(shared_undefined(cx.shared, &addr, &at, 16, rows));
     }
+    cx.race_shared(w, &Touch::bare(w.pc, &at, 16, rows, false))?;
     for (m, &slot) in d[..num as usize].iter().enumerate() {
         let mut row: Row = [0; 32];
         let element = |r: usize, c: usize| {

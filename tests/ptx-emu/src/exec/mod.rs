@@ -12,6 +12,7 @@ mod int;
 mod load_store;
 mod matrix;
 mod predicate;
+mod race;
 
 pub(crate) use barrier::{Barriers, open as open_barriers};
 pub(crate) use load_store::Shared;
@@ -22,7 +23,9 @@ use crate::kernel::Kernel;
 use crate::launch::Options;
 use crate::memory::Memory;
 use crate::op::{Inst, Op};
+use crate::order::{BlockOrder, Locations};
 use crate::random::Random;
+
 use crate::warp::Warp;
 
 /// What all blocks of a launch share.
@@ -35,6 +38,7 @@ pub(crate) struct Machine<'a> {
     pub random: Random,
     /// Warp instructions so far.
     pub steps: u64,
+    pub locations: Locations,
 }
 
 /// What a warp sees while it runs.
@@ -42,6 +46,7 @@ pub(crate) struct Cx<'a, 'm> {
     pub machine: &'a mut Machine<'m>,
     pub shared: &'a mut Shared,
     pub barriers: &'a mut Barriers,
+    pub order: &'a mut BlockOrder,
 }
 
 /// Why a warp stopped.
@@ -110,7 +115,7 @@ fn step(cx: &mut Cx<'_, '_>, w: &mut Warp, op: &Op, mask: u32) -> Done<bool> {
         Op::CpAsync(ref c) => async_copy::start(cx, w, c, mask)?,
         Op::CpCommit => async_copy::commit(w, mask),
         Op::CpWait { pending, all } => async_copy::wait(cx, w, pending, all, mask)?,
-        Op::Fence => {}
+        Op::Fence => w.order.fence(cx.order, w.index),
         Op::Trap => {
             let lane = Some(mask.trailing_zeros());
             return Err(Slip::new(FaultKind::Trap, lane, "the kernel trapped".into(), "its own check failed"));
@@ -126,7 +131,7 @@ fn step(cx: &mut Cx<'_, '_>, w: &mut Warp, op: &Op, mask: u32) -> Done<bool> {
         | Op::MatchAll { .. }
         | Op::Redux { .. }
         | Op::Elect { .. } => {
-            if !exchange::run(w, op, mask)? {
+            if !exchange::run(cx, w, op, mask)? {
                 return Ok(false);
             }
         }

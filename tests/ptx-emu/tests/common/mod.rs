@@ -1,5 +1,6 @@
 //! What the tests of the emulator share: kernels as text, and a device to run them on.
 #![allow(dead_code)]
+pub mod gemm;
 pub mod kernels;
 
 use lolm_ptx_emu::{Address, Counts, Fault, FaultKind, Launch, Memory, Module, Options, launch};
