@@ -11,6 +11,7 @@ pub mod memory;
 pub mod narrow;
 pub mod optimizer;
 pub mod pipeline;
+pub mod precision;
 pub mod raise;
 pub mod rewrite;
 pub mod schedule;

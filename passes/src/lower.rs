@@ -153,7 +153,8 @@ pub fn lower(
         Op::Leaf(l) => matches!(g.leaf(l).kind, LeafKind::Param(_)),
         _ => false,
     };
-    if let Some(v) = g.ids().find(|v| g.node(*v).types.iter().any(|t| t.dtype == DType::Bf16) && !stored(v)) {
+    let narrow = |v: &ValueId| g.node(*v).types.iter().any(|t| t.dtype == DType::Bf16) && !stored(v);
+    if let Some(v) = g.ids().find(|v| target == Target::Cpu && narrow(v)) {
         let what = g.node(v).op.mnemonic();
         return Err(format!(
             "limit: {what} %{} is bf16, and programs compute in f32: only parameters are stored so",

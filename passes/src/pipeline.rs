@@ -7,6 +7,7 @@ use crate::lower::{KernelPool, has_launch, lower};
 use crate::memory::plan_memory;
 use crate::narrow::{narrow, narrowable};
 use crate::optimizer::{AdamW, attach, expose_gradients};
+use crate::precision::precision;
 use crate::raise::{RaiseError, raise};
 use crate::rewrite::{Machine, RewriteError, rewrite};
 use crate::schedule::schedule;
@@ -16,6 +17,7 @@ use lolm_ir::expand::expand;
 use lolm_ir::graph::{LeafId, LeafKind};
 use lolm_ir::hash::QuickMap;
 use lolm_ir::kernel::Kernel;
+use lolm_ir::op::Op;
 use lolm_ir::plan::{Module, Plan};
 use lolm_ir::threads::in_order;
 use lolm_ir::verify::{VerifyError, verify};
@@ -59,11 +61,21 @@ pub enum Target {
     Gpu,
 }
 
+/// What products compute in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Operands rounded to bf16, sums in f32 (`precision`); for a GPU.
+    Bf16,
+}
+
 /// How the programs of an artifact are compiled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     pub weights: Weights,
     pub target: Target,
+    pub precision: Precision,
 }
 
 /// The stages that can be looked at; their order is that of the passes.
@@ -97,6 +109,8 @@ pub enum CompileError {
     Lower { program: String, fault: String },
     #[error("program {program} trains, and weights that are stored as bf16 are for programs that do not")]
     TrainsBf16 { program: String },
+    #[error("programs compute in bf16 on a GPU only: compile for cuda, or compute in f32")]
+    Bf16OnCpu,
     #[error("the programs disagree about `{0}`: it has two types, shapes or initial values")]
     Shared(String),
 }
@@ -146,8 +160,10 @@ pub fn compile_with(sources: &[Source], options: Options, watch: &Watch) -> Resu
     if let Some(s) = sources.iter().find(|s| narrowed.is_some() && s.goal != Goal::Forward) {
         return Err(CompileError::TrainsBf16 { program: s.graph.name.clone() });
     }
-    let programs =
-        in_order(sources.len(), |i| program(&sources[i], options.target, narrowed.as_ref(), &|m| watch(i, m)));
+    if options.precision == Precision::Bf16 && options.target == Target::Cpu {
+        return Err(CompileError::Bf16OnCpu);
+    }
+    let programs = in_order(sources.len(), |i| program(&sources[i], options, narrowed.as_ref(), &|m| watch(i, m)));
     let (mut pool, mut shared) = (KernelPool::default(), Shared::default());
     for p in programs {
         let Program { graph, mut plan, kernels } = p?;
@@ -161,24 +177,24 @@ pub fn compile_with(sources: &[Source], options: Options, watch: &Watch) -> Resu
 
 fn program(
     s: &Source,
-    target: Target,
+    options: Options,
     narrowed: Option<&BTreeSet<String>>,
     watch: &dyn Fn(Moment),
 ) -> Result<Program, CompileError> {
     watch(Moment::Begin);
-    let mut graph = graph_passes(s, target, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
+    let mut graph = graph_passes(s, options, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
     if let Some(names) = narrowed {
         graph = narrowed_program(&graph, names)?;
     }
     let fault = |fault: String| CompileError::Lower { program: graph.name.clone(), fault };
     let mut clusters = cluster(&graph);
-    if target == Target::Cpu {
+    if options.target == Target::Cpu {
         fuse(&graph, &mut clusters);
     }
     let order = schedule(&graph, &clusters).map_err(fault)?;
     watch(Moment::Cluster);
     let mut pool = KernelPool::default();
-    let mut plan = lower(&graph, &clusters, &order, target, &mut pool).map_err(fault)?;
+    let mut plan = lower(&graph, &clusters, &order, options.target, &mut pool).map_err(fault)?;
     watch(Moment::Lower);
     plan_memory(&mut plan);
     watch(Moment::Memory);
@@ -186,7 +202,7 @@ fn program(
 }
 
 /// All passes from graph to graph.
-pub fn graph_passes(s: &Source, target: Target, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Graph, CompileError> {
+pub fn graph_passes(s: &Source, options: Options, watch: &mut dyn FnMut(Phase, &Graph)) -> Result<Graph, CompileError> {
     let program = || s.graph.name.clone();
     let graph = |error: GraphError| CompileError::Graph { program: program(), error };
     let mut seen = |phase: Phase, g: &Graph| {
@@ -198,22 +214,37 @@ pub fn graph_passes(s: &Source, target: Target, watch: &mut dyn FnMut(Phase, &Gr
     seen(Phase::Graph, &g)?;
     let (g, _) = raise(&g).map_err(|error| CompileError::Raise { program: program(), error })?;
     seen(Phase::Raise, &g)?;
-    let (g, _) = rewrite(&g, target.machine()).map_err(|error| CompileError::Rewrite { program: program(), error })?;
+    let (g, _) =
+        rewrite(&g, options.target.machine()).map_err(|error| CompileError::Rewrite { program: program(), error })?;
     seen(Phase::Rewrite, &g)?;
     let g = with_goal(g, s.goal)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Differentiate, &g)?;
-    let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op, target)).map_err(graph)?;
+    let g = match options.precision {
+        Precision::F32 => g,
+        Precision::Bf16 => {
+            let g = expand(&g, &holds_products).map_err(graph)?;
+            precision(&canonicalize(&g).map_err(graph)?).map_err(graph)?
+        }
+    };
+    let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op, options.target)).map_err(graph)?;
     let g = split_reductions(g).map_err(graph)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Expand, &g)?;
     Ok(g)
 }
 
+/// Fused operations that are made of products.
+fn holds_products(op: &Op) -> bool {
+    let head = matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. });
+    head || matches!(op, Op::Attention(_) | Op::AttentionGrad(_))
+}
+
 /// The program with these parameters stored as bf16.
 fn narrowed_program(g: &Graph, names: &BTreeSet<String>) -> Result<Graph, CompileError> {
     let program = || g.name.clone();
-    let out = narrow(g, names).map_err(|error| CompileError::Graph { program: program(), error })?;
+    let out = narrow(g, names).and_then(|g| canonicalize(&g));
+    let out = out.map_err(|error| CompileError::Graph { program: program(), error })?;
     verify(&out).map_err(|error| CompileError::Verify { program: program(), phase: Phase::Expand, error })?;
     Ok(out)
 }

@@ -3,9 +3,9 @@ use lolm_ir::DType;
 use lolm_ir::graph::{Graph, LeafKind};
 use lolm_ir::text::parse;
 use lolm_passes::narrow::{narrow, narrowable};
-use lolm_passes::pipeline::{CompileError, Goal, Options, Source, Target, Weights, compile_with};
+use lolm_passes::pipeline::{CompileError, Goal, Options, Precision, Source, Target, Weights, compile_with};
 
-const BF16: Options = Options { weights: Weights::Bf16, target: Target::Cpu };
+const BF16: Options = Options { weights: Weights::Bf16, target: Target::Cpu, precision: Precision::F32 };
 
 /// A step with everything that a parameter may be to it.
 const STEP: &str = "\

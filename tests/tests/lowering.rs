@@ -2,49 +2,93 @@
 //! PyTorch's numbers.
 use lolm_ir::plan::{Module, Span, Stage, Step};
 use lolm_models::{Noise, Program, build};
-use lolm_passes::pipeline::{Goal, Options, Source, Target, compile_with};
+use lolm_passes::pipeline::{Goal, Options, Precision, Source, Target, Weights, compile_with};
 use lolm_tests::golden::{CASES, Case, distance};
 use lolm_tests::plan_interp::run;
 
-fn module(case: &Case, program: Program, goal: Goal, target: Target) -> Module {
+const CPU: Options = Options { weights: Weights::F32, target: Target::Cpu, precision: Precision::F32 };
+const GPU: Options = Options { target: Target::Gpu, ..CPU };
+const GPU_BF16: Options = Options { precision: Precision::Bf16, ..GPU };
+
+fn module(case: &Case, program: Program, goal: Goal, options: Options) -> Module {
     let graph = build(&case.spec, &program).unwrap();
-    let options = Options { target, ..Options::default() };
     compile_with(&[Source { graph, goal }], options, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name))
 }
 
 #[test]
 fn forward_plans_give_the_golden_outputs() {
-    outputs(Target::Cpu);
+    outputs(CPU, &|_, _| 1e-5);
 }
 #[test]
 fn forward_plans_of_a_gpu_give_the_golden_outputs() {
-    outputs(Target::Gpu);
+    outputs(GPU, &|_, _| 1e-5);
 }
 
-fn outputs(target: Target) {
+fn outputs(options: Options, bound: &dyn Fn(&str, &str) -> f64) {
     for case in CASES.map(Case::load) {
         let m = module(
             &case,
             Program::Forward { batch: case.batch(), seq: case.seq(), forced_gate: false },
             Goal::Forward,
-            target,
+            options,
         );
         let (outputs, _) = run(&m, &m.plans[0], &case.feeds(&["tokens"]));
         for (name, (_, expected)) in case.io.iter().filter(|x| x.0.starts_with("eval.") && !x.0.contains('=')) {
             let found = &outputs[&name["eval.".len()..]];
             let d = distance(found, expected);
-            assert!(d < 1e-5, "{} {name}: {d}", case.name);
+            assert!(d < bound(case.name, name), "{} {name}: {d}", case.name);
         }
     }
 }
 
 #[test]
 fn gradient_plans_give_the_golden_gradients() {
-    gradients(Target::Cpu);
+    gradients(CPU, 1e-4);
 }
 #[test]
 fn gradient_plans_of_a_gpu_give_the_golden_gradients() {
-    gradients(Target::Gpu);
+    gradients(GPU, 1e-4);
+}
+
+/// How far PyTorch 2.15 is from its own float64 under `torch.autocast("cpu", torch.bfloat16)` where that is more than 2e-2:
+/// these cases are ill-conditioned (a core normalised again and again, experts that are nearly tied).
+const PYTORCH_BF16: [(&str, &str, f64); 10] = [
+    ("jamba", "eval.logits", 5.44e-2),
+    ("jamba_uneven", "eval.logits", 6.49e-2),
+    ("lolm_decoder_ssm", "eval.logits", 2.34e-2),
+    ("lolm_decoder_ssm", "eval.z", 2.62e-2),
+    ("lolm_decoder_ssm_memory", "eval.logits", 2.17e-2),
+    ("lolm_decoder_ssm_memory", "eval.z", 2.58e-2),
+    ("lolm_full", "eval.regime_probs", 2.12e-2),
+    ("lolm_full", "eval.z", 2.41e-2),
+    ("lolm_full_mamba_ssm", "eval.regime_probs", 4.13e-2),
+    ("lolm_full_mamba_ssm", "eval.z", 3.11e-2),
+];
+
+/// Products of bf16 round their operands and nothing else: outputs are within 2e-2, or about as near as PyTorch's are.
+#[test]
+fn forward_plans_in_bf16_are_near_the_golden_outputs() {
+    let bound = |case: &str, name: &str| {
+        let theirs = PYTORCH_BF16.iter().find(|p| (p.0, p.1) == (case, name)).map_or(0.0, |p| p.2);
+        (1.1 * theirs).max(2e-2)
+    };
+    outputs(GPU_BF16, &bound);
+}
+
+/// A mean over tokens averages the rounding out. Parts that are differences of larger numbers are held to the whole.
+#[test]
+fn losses_in_bf16_are_near_the_golden_losses() {
+    for case in CASES.map(Case::load) {
+        let p = Program::Train { batch: case.batch(), seq: case.seq(), noise: Noise::Input };
+        let m = module(&case, p, Goal::Gradients, GPU_BF16);
+        let (outputs, _) = run(&m, &m.plans[0], &case.feeds(&["tokens", "targets", "train.gumbel"]));
+        let losses = case.json["losses"].as_object().unwrap();
+        let whole = losses["total"].as_f64().unwrap();
+        for (part, expected) in losses {
+            let d = (outputs[&format!("loss.{part}")][0] - expected.as_f64().unwrap()).abs() / whole;
+            assert!(d < 1e-2, "{} {part}: {d}", case.name);
+        }
+    }
 }
 
 /// A launch of a GPU is one kernel over its own units, on whole buffers.
@@ -52,7 +96,7 @@ fn gradient_plans_of_a_gpu_give_the_golden_gradients() {
 fn launches_of_a_gpu_are_single_kernels() {
     for case in CASES.map(Case::load) {
         let p = Program::Train { batch: case.batch(), seq: case.seq(), noise: Noise::Input };
-        let m = module(&case, p, Goal::Gradients, Target::Gpu);
+        let m = module(&case, p, Goal::Gradients, GPU);
         for step in &m.plans[0].steps {
             let Step::Launch(l) = step else { panic!("{}: a loop", case.name) };
             let [Stage::Kernel(k)] = l.stages.as_slice() else { panic!("{} {}: stages", case.name, l.name) };
@@ -61,16 +105,16 @@ fn launches_of_a_gpu_are_single_kernels() {
     }
 }
 
-fn gradients(target: Target) {
+fn gradients(options: Options, bound: f64) {
     for case in CASES.map(Case::load) {
         let p = Program::Train { batch: case.batch(), seq: case.seq(), noise: Noise::Input };
-        let m = module(&case, p, Goal::Gradients, target);
+        let m = module(&case, p, Goal::Gradients, options);
         let (outputs, _) = run(&m, &m.plans[0], &case.feeds(&["tokens", "targets", "train.gumbel"]));
         for (name, (_, expected)) in case.gradients() {
             // A loss that this model lacks has heads without a gradient.
             let none = vec![0.0; expected.len()];
             let d = distance(outputs.get(&format!("grad.{name}")).unwrap_or(&none), &expected);
-            assert!(d < 1e-4, "{} {name}: {d}", case.name);
+            assert!(d < bound, "{} {name}: {d}", case.name);
         }
     }
 }

@@ -5,7 +5,7 @@ use lolm_ir::interp::{self, Feeds};
 use lolm_ir::plan::{Module, Stage, Step};
 use lolm_ir::{DType, Graph, philox};
 use lolm_models::blocks::{ExpertAxes, Experts, moe};
-use lolm_passes::pipeline::{Goal, Moment, Phase, Source, Target, compile};
+use lolm_passes::pipeline::{Goal, Moment, Options, Phase, Source, compile};
 use lolm_passes::raise::raise;
 use lolm_tests::plan_interp::Named;
 use lolm_tests::{machine, plan_interp};
@@ -129,7 +129,7 @@ fn gradients_are_slopes() {
         let g = SMALL.graph(renormalise);
         let m = lolm_passes::pipeline::graph_passes(
             &Source { graph: g.clone(), goal: Goal::Gradients },
-            Target::Cpu,
+            Options::default(),
             &mut |_, _| (),
         );
         let (backward, at) = (m.unwrap(), feeds(&g));

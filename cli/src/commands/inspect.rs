@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
 use lolm_models::{loss_parameters, parameters};
-use lolm_passes::pipeline::{Options, Phase, Source, Target, graph_passes};
+use lolm_passes::pipeline::{Options, Phase, Source, graph_passes};
 use lolm_passes::raise::raise;
 use lolm_runtime::Artifact;
 use serde::Serialize;
@@ -208,7 +208,7 @@ impl Inspect {
                 }
             };
             let mut keep = keep;
-            graph_passes(&source, Target::default(), &mut keep)?;
+            graph_passes(&source, Options::default(), &mut keep)?;
             graphs.extend(found);
         }
         self.draw(|| graphs.iter().map(|g| draw::of_graph(g, &self.scope)).collect())?;

@@ -1,0 +1,73 @@
+//! Precision: products take operands rounded to bf16 and add up in f32.
+//!
+//! Why: a GPU multiplies matrices of bf16 sixteen times as fast as those of f32, and they are half the memory. What is
+//! not a product stays f32: norms, softmax, the states of scans, losses, and the parameters themselves, whose small steps
+//! bf16 would lose. So does a product by which something is chosen (an expert, a code), since a choice has no error that
+//! is small.
+//!
+//! Before: any graph. After: the operands of every such product are `cast f32 (cast bf16 x)`. These casts are the only
+//! places at which something is rounded, the same on every target.
+use crate::cluster::is_contract;
+use lolm_ir::graph::{Args, Builder, Graph, GraphError, Output, Write};
+use lolm_ir::op::{Class, Op};
+use lolm_ir::{DType, ValueId};
+
+/// The program with its products in bf16.
+pub fn precision(g: &Graph) -> Result<Graph, GraphError> {
+    let exact = chooses(g);
+    let mut b = Builder::extend(g.bare());
+    let mut map: Vec<ValueId> = Vec::with_capacity(g.nodes.len());
+    for v in g.ids() {
+        let n = g.node(v);
+        b.set_scope(n.scope);
+        let mut args: Args = n.args.iter().map(|a| map[a.0 as usize]).collect();
+        if is_product(g, v) && !exact[v.0 as usize] {
+            args.iter_mut().take(2).for_each(|a| *a = rounded(&mut b, *a));
+        }
+        map.push(b.adopt(n, args));
+    }
+    let mut out = b.finish()?;
+    let at = |v: ValueId| map[v.0 as usize];
+    out.outputs = g.outputs.iter().map(|o| Output { value: at(o.value), ..o.clone() }).collect();
+    out.writes = g.writes.iter().map(|w| Write { value: at(w.value), ..w.clone() }).collect();
+    Ok(out)
+}
+
+/// True for operations whose first two operands are multiplied as matrices.
+fn is_product(g: &Graph, v: ValueId) -> bool {
+    match g.node(v).op {
+        Op::Dot { .. } => is_contract(g, v),
+        Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => true,
+        _ => false,
+    }
+}
+
+/// The value rounded, and as f32 again. What several views of one value share is rounded once.
+fn rounded(b: &mut Builder, v: ValueId) -> ValueId {
+    let n = b.graph().node(v).clone();
+    match n.op {
+        Op::Rename { .. } | Op::StopGradient => {
+            let x = rounded(b, n.args[0]);
+            b.op(n.op, &[x])
+        }
+        _ => {
+            let half = b.cast(v, DType::Bf16);
+            b.cast(half, DType::F32)
+        }
+    }
+}
+
+/// Values on the way to a choice, with nothing but maps, views and reductions between.
+fn chooses(g: &Graph) -> Vec<bool> {
+    let mut out = vec![false; g.nodes.len()];
+    for v in g.ids().rev() {
+        let n = g.node(v);
+        let choice = matches!(n.op, Op::ArgMax(_) | Op::TopK { .. });
+        let passes_on = n.op.is_elementwise() || matches!(n.op, Op::Reduce { .. } | Op::Softmax { .. });
+        let view = n.op.info().class == Class::Index;
+        if choice || (out[v.0 as usize] && (passes_on || view)) {
+            n.args.iter().for_each(|a| out[a.0 as usize] = true);
+        }
+    }
+    out
+}
