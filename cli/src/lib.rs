@@ -1,13 +1,14 @@
 //! The lolm command as a library: what was typed, what it means, and one file a subcommand.
 //!
 //! The only place that reads arguments and the environment, and the only one that uses `anyhow`. An error is one
-//! sentence on stderr and exit code 1; a usage error is clap's, with exit code 2.
+//! sentence on stderr and exit code 1; a usage error is clap's, with exit code 2, and so is a device that is not there.
 pub mod chart;
 pub mod chat;
 pub mod commands;
 pub mod compiler;
 pub mod convert;
 pub mod data;
+pub mod device;
 pub mod draw;
 pub mod inspect;
 pub mod model_folder;
@@ -43,7 +44,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             output::complain(&e);
-            ExitCode::FAILURE
+            if device::is_missing(&e) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

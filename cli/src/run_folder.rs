@@ -1,6 +1,7 @@
 //! The folder of a run: its artifact, checkpoints, metrics and curves; and what an argument `MODEL` means.
 use crate::chart::{Series, svg};
 use crate::compiler::{in_memory, write};
+use crate::device::Opened;
 use crate::model_folder::{folder_of, has_weights, is_model};
 use crate::output::note;
 use crate::programs::{ProgramArgs, READING};
@@ -67,7 +68,7 @@ pub struct Trained {
 
 /// Loads what `MODEL` means: the folder of a run or of a model, with its newest whole checkpoint or else its own weights,
 /// or an artifact beside `weights`. A folder without an artifact is compiled in memory.
-pub fn load(model: &Path, from: Option<&Path>, threads: usize) -> Result<Trained> {
+pub fn load(model: &Path, from: Option<&Path>, on: &Opened) -> Result<Trained> {
     let folder = model.is_dir().then(|| RunFolder(model.into()));
     let artifact = artifact_of(model, folder.as_ref())?;
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
@@ -76,7 +77,7 @@ pub fn load(model: &Path, from: Option<&Path>, threads: usize) -> Result<Trained
         (None, Some(folder)) => newest(folder)?,
         (None, None) => bail!("{} holds no weights: say with --weights where they are", model.display()),
     };
-    let mut loaded = Model::load(artifact, threads)?;
+    let mut loaded = on.load(artifact)?;
     weights::load(&mut loaded, &weights, Purpose::Inference)?;
     Ok(Trained { model: loaded, spec, name, folder: folder_of(model), steps, weights })
 }

@@ -1,4 +1,5 @@
 //! A training run: what the runtime is told of it, and the run itself with its folder.
+use crate::device::Opened;
 use crate::progress::{Progress, interrupt};
 use crate::run_folder::RunFolder;
 use anyhow::{Result, ensure};
@@ -76,7 +77,7 @@ pub struct Job<'a> {
     pub folder: RunFolder,
     pub spec: &'a Spec,
     pub data: Tokens,
-    pub threads: usize,
+    pub on: &'a Opened,
     /// Steps between checkpoints, and how many stay.
     pub interval: u64,
     pub keep: usize,
@@ -122,7 +123,7 @@ impl Job<'_> {
     /// Trains to the end, or to Ctrl-C, and draws the curves.
     pub fn run(self, artifact: Artifact) -> Result<Done> {
         self.check()?;
-        let mut model = Model::load(artifact, self.threads)?;
+        let mut model = self.on.load(artifact)?;
         match self.weights {
             Some(path) => weights::load(&mut model, path, Purpose::Training)?,
             None => weights::init(&mut model, self.spec.training.seed as u64),

@@ -6,7 +6,12 @@
 pub mod device;
 #[cfg(feature = "cuda")]
 pub mod driver;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 mod exec;
 mod health;
 pub mod machine;
 mod mirror;
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests;

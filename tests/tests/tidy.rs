@@ -10,7 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("lolm-models", &["lolm-ir"]),
     ("lolm-passes", &["lolm-ir"]),
     ("lolm-codegen", &["lolm-ir"]),
-    ("lolm-runtime", &["lolm-ir"]),
+    ("lolm-runtime", &["lolm-ir", "lolm-ptx-emu"]),
     ("lolm", &["lolm-ir", "lolm-models", "lolm-passes", "lolm-codegen", "lolm-runtime"]),
     ("lolm-ptx-emu", &[]),
     ("lolm-tests", &["lolm-ir", "lolm-models", "lolm-passes", "lolm-codegen", "lolm-runtime", "lolm"]),

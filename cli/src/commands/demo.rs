@@ -4,6 +4,7 @@ use crate::commands::eval::{self, Found, ablation, table};
 use crate::commands::generate::{How, generate};
 use crate::compiler::{Dump, compiled};
 use crate::data;
+use crate::device::Opened;
 use crate::output::{bytes, grouped, note, seconds, show};
 use crate::programs::{ProgramArgs, USUAL};
 use crate::run_folder::{RunFolder, Trained, open};
@@ -113,7 +114,7 @@ impl Demo {
             folder: folder.clone(),
             spec: &named.spec,
             data: training_text.tokens,
-            threads: self.threads,
+            on: &Opened::cpu(self.threads),
             interval: 100,
             keep: 1,
             weights: None,

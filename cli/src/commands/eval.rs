@@ -1,5 +1,6 @@
 //! `lolm eval`: what a model makes of a text, with its gate as learned and as forced.
 use crate::data::{self, Text};
+use crate::device::Where;
 use crate::output::show;
 use crate::progress;
 use crate::run_folder::{Trained, load};
@@ -37,9 +38,8 @@ pub struct Eval {
     /// List the gate of every feature
     #[arg(long)]
     per_dimension: bool,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    on: Where,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -117,7 +117,7 @@ fn one(t: &mut Trained, text: &Text, gate: Option<f32>, how: How) -> Result<Foun
 
 impl Eval {
     pub fn run(self) -> Result<()> {
-        let mut t = load(&self.model, self.weights.as_deref(), self.threads)?;
+        let mut t = load(&self.model, self.weights.as_deref(), &self.on.open()?)?;
         ensure!(
             t.spec.gate().is_some() || self.gate.is_none() && !self.ablation,
             "{} has no gate that could be forced",

@@ -1,5 +1,6 @@
 //! `lolm generate`: text from a prompt, token by token, or an answer in a chat.
 use crate::chat::{ChatTemplate, Message};
+use crate::device::Where;
 use crate::output::{note, say, seconds, write};
 use crate::run_folder::{Trained, load};
 use crate::tokenizer::{Characters, Stop, Tokenizer};
@@ -65,9 +66,8 @@ pub struct Generate {
     /// The weights, if not those of the newest checkpoint: a safetensors file, or a folder with model.safetensors
     #[arg(long, value_name = "PATH")]
     weights: Option<PathBuf>,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    on: Where,
     /// Print JSON: text, tokens, why it ended, and gate and code of each token
     #[arg(long)]
     json: bool,
@@ -121,7 +121,7 @@ impl Generate {
             (None, None) if self.chat && std::io::stdin().is_terminal() => None,
             (None, None) => bail!("there is no prompt: give a text with -p, or a file with -f"),
         };
-        let mut t = load(&self.model, self.weights.as_deref(), self.threads)?;
+        let mut t = load(&self.model, self.weights.as_deref(), &self.on.open()?)?;
         let tokenizer = Tokenizer::of(&t.spec, Some(&t.folder))?;
         let how = self.how(&tokenizer);
         if !self.chat {

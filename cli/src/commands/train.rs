@@ -2,6 +2,7 @@
 use crate::commands::compile::write_whole;
 use crate::compiler::{Dump, compiled};
 use crate::data;
+use crate::device::Where;
 use crate::model_folder::{copy_texts, folder_of, has_weights, is_model};
 use crate::output::{note, seconds, show};
 use crate::programs::{ProgramArgs, USUAL};
@@ -48,9 +49,8 @@ pub struct Train {
     /// Checkpoints that stay; 0 for all
     #[arg(long, default_value_t = 3, value_name = "N")]
     keep: usize,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    on: Where,
     /// Print JSON, and nothing on the way
     #[arg(long)]
     json: bool,
@@ -82,13 +82,14 @@ impl Train {
         if let Some(steps) = self.steps {
             self.overrides.set.push(Override::new("training.steps", steps.to_string()));
         }
+        let on = self.on.open()?;
         let start = self.start()?;
         let data = data::read(&self.data, &start.spec, start.texts.as_deref())?;
         let job = Job {
             folder: start.folder.clone(),
             spec: &start.spec,
             data: data.tokens,
-            threads: self.threads,
+            on: &on,
             interval: self.interval,
             keep: self.keep,
             weights: self.weights.as_deref().or(start.weights.as_deref()),

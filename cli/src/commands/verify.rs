@@ -1,5 +1,6 @@
 //! `lolm verify`: a golden case, compiled and run, against the numbers in its folder.
 use crate::commands::compile::Target;
+use crate::device::Where;
 use crate::output::show;
 use crate::verify::{Case, Results};
 use anyhow::{Result, bail};
@@ -14,9 +15,8 @@ pub struct Verify {
     /// What the code runs on
     #[arg(long, default_value = "cpu")]
     target: Target,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    on: Where,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,8 +25,9 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Result<()> {
         let Target::Cpu = self.target;
+        let on = self.on.open()?;
         let case = Case::load(&self.folder)?;
-        let results = crate::verify::run(&case, self.threads)?;
+        let results = crate::verify::run(&case, &on)?;
         show(self.json, &results, Results::show)?;
         let wrong: Vec<String> = results.wrong().map(|r| format!("{} {}", r.kind, r.name)).collect();
         match wrong.len() {

@@ -2,6 +2,7 @@
 use super::case::{Case, Tensor as Theirs};
 use super::{GRADIENTS, OUTPUTS, Results, Row, Shaped};
 use crate::compiler::in_memory;
+use crate::device::Opened;
 use crate::programs::adamw;
 use crate::spec::Named;
 use anyhow::{Context, Result};
@@ -24,9 +25,9 @@ struct Runner<'a> {
 }
 
 /// Compiles the case, runs it and compares everything.
-pub fn run(case: &Case, threads: usize) -> Result<Results> {
+pub fn run(case: &Case, on: &Opened) -> Result<Results> {
     let named = Named { name: case.name.clone(), spec: case.spec.clone(), folder: Some(case.folder.clone()) };
-    let model = Model::load(in_memory(&named, &sources(case)?, Options::default())?, threads)?;
+    let model = on.load(in_memory(&named, &sources(case)?, Options::default())?)?;
     let mut r = Runner { case, model, rows: vec![] };
     r.load()?;
     r.outputs()?;

@@ -45,6 +45,22 @@ fn usage_errors_have_their_own_code() {
 }
 
 #[test]
+fn devices_that_are_not_there() {
+    let f = Folder::new("devices");
+    // No machine has so many; one without a driver says that.
+    for args in ["bench decode --device cuda:99", "verify x --device cuda:99", "generate x -p a --device cuda:99"] {
+        let ran = f.lolm(args);
+        assert_eq!(ran.code(), Some(2), "{args}: {}", ran.stderr());
+        let said = ran.stderr();
+        assert_eq!(said.lines().count(), 1, "{args}: {said}");
+        assert!(said.contains("no NVIDIA driver") || said.contains("no device cuda:99"), "{args}: {said}");
+    }
+    let ran = f.lolm("generate x -p a --device gpu");
+    assert_eq!(ran.code(), Some(2));
+    assert!(ran.stderr().contains("expected cpu, cuda, cuda:N"), "{}", ran.stderr());
+}
+
+#[test]
 fn texts_that_do_not_fit() {
     let f = Folder::new("texts");
     f.write("short.txt", "abc");

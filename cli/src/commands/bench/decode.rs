@@ -2,6 +2,7 @@
 use super::profile::{Share, shares, table};
 use super::{least, median};
 use crate::compiler::in_memory;
+use crate::device::Where;
 use crate::output::{bytes, seconds, show};
 use crate::programs::{Kind, ProgramArgs, WeightsDtype};
 use crate::spec::{self, Overrides};
@@ -10,7 +11,7 @@ use clap::Args;
 use lolm_ir::plan::{Place, Plan};
 use lolm_runtime::bench::{Profile, read_bandwidth};
 use lolm_runtime::generate::Generator;
-use lolm_runtime::{Model, weights};
+use lolm_runtime::weights;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -40,9 +41,8 @@ pub struct Decode {
     /// What the weights are stored as
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     weights_dtype: WeightsDtype,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    on: Where,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -70,9 +70,10 @@ struct Report {
 
 impl Decode {
     pub fn run(self) -> Result<()> {
+        let on = self.on.open()?;
         let named = spec::find(&self.spec, &self.overrides)?;
         let sources = ProgramArgs::default().sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
-        let mut model = Model::load(in_memory(&named, &sources, self.weights_dtype.into())?, self.threads)?;
+        let mut model = on.load(in_memory(&named, &sources, self.weights_dtype.into())?)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let weight_bytes = weight_bytes(model.plan(model.program("decode")?));
         let settings = crate::training::settings(&named.spec, None, None);
@@ -83,7 +84,7 @@ impl Decode {
         let prompt_seconds = start.elapsed().as_secs_f64();
         let (mut times, mut reads, mut of_memory) = (vec![], vec![], vec![]);
         for round in 0..ROUNDS {
-            let read = read_bandwidth(self.threads, SWEEP)?;
+            let read = read_bandwidth(on.threads, SWEEP)?;
             let mut now = vec![];
             for i in self.tokens * round / ROUNDS..self.tokens * (round + 1) / ROUNDS {
                 let start = Instant::now();
@@ -101,7 +102,7 @@ impl Decode {
         let (kinds, launches) = shares(&Profile::of(&mut model, program, 5), self.top);
         let report = Report {
             spec: named.name,
-            threads: self.threads,
+            threads: on.threads,
             prompt: self.prompt,
             prompt_seconds,
             tokens: times.len(),

@@ -2,6 +2,7 @@
 use super::profile::{Share, shares, table};
 use super::{least, median, tokens};
 use crate::compiler::in_memory;
+use crate::device::Where;
 use crate::output::{scaled, seconds, show};
 use crate::peak;
 use crate::programs::{Kind, ProgramArgs};
@@ -11,7 +12,7 @@ use clap::Args;
 use lolm_passes::pipeline::Options;
 use lolm_runtime::bench::Profile;
 use lolm_runtime::train::Trainer;
-use lolm_runtime::{Model, weights};
+use lolm_runtime::weights;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -35,9 +36,8 @@ pub struct Train {
     /// Launches to list, the longest first
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
+    #[command(flatten)]
+    on: Where,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -64,10 +64,11 @@ struct Report {
 
 impl Train {
     pub fn run(self) -> Result<()> {
+        let on = self.on.open()?;
         let named = spec::find(&self.spec, &self.overrides)?;
         let programs = ProgramArgs { batch: self.batch, seq: self.seq, ..Default::default() };
         let sources = programs.sources(&named.spec, &[Kind::Train])?;
-        let mut model = Model::load(in_memory(&named, &sources, Options::default())?, self.threads)?;
+        let mut model = on.load(in_memory(&named, &sources, Options::default())?)?;
         peak::reset();
         weights::init(&mut model, named.spec.training.seed as u64);
         let t = &named.spec.training;
@@ -95,7 +96,7 @@ impl Train {
             spec: named.name,
             batch,
             seq,
-            threads: self.threads,
+            threads: on.threads,
             steps: times.len(),
             seconds_min: least(&times),
             seconds_median,
