@@ -348,8 +348,8 @@ impl Chooser<'_> {
     }
 }
 
-/// Lanes in use, of 32, from which on an axis is as good as any.
-const FULL_ENOUGH: u32 = 24;
+/// Lanes in use, of 32, from which on an axis is as good as any: as many neighbours as memory moves at once.
+const FULL_ENOUGH: u32 = 8;
 
 /// True if neighbours along the axis are not neighbours in memory.
 fn jumps(v: &Value, a: KAxis) -> bool {

@@ -24,16 +24,9 @@ pub fn unary(s: &mut Simt, op: Un, dtype: DType, a: V) -> V {
         Un::Abs => b.unary(UnOp::Abs, Type::F32, a),
         Un::Not => b.unary(UnOp::Not, Type::Pred, a),
         Un::Sqrt => b.unary(UnOp::SqrtRn, Type::F32, a),
-        Un::Bits => b.mov(Type::B32, a),
-        Un::Float => as_float(b, a),
+        Un::Bits => b.bits(Class::B32, a),
+        Un::Float => b.bits(Class::F32, a),
     })
-}
-
-/// The f32 with these bits.
-pub fn as_float(b: &mut Builder, a: Reg) -> Reg {
-    let d = b.reg(Class::F32);
-    b.op(Op::Mov { ty: Type::B32, d, a: a.into() });
-    d
 }
 
 pub fn binary(s: &mut Simt, op: Bin, dtype: DType, a: V, b: V) -> V {
@@ -276,5 +269,5 @@ pub fn round_bf16(s: &mut Simt, a: V) -> Reg {
 /// The f32 whose upper half these 16 bits are.
 pub fn widen_bf16(b: &mut Builder, bits: Reg) -> Reg {
     let x = b.binary(BinOp::Shl, Type::B32, bits, Src::Int(16));
-    as_float(b, x)
+    b.bits(Class::F32, x)
 }

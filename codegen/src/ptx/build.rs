@@ -1,11 +1,11 @@
 //! A builder of entries: it numbers registers and labels, and emits typed instructions.
 //!
 //! What every unit needs alike (the lane's number, offsets of lanes) is emitted once, into the `head` that stands before
-//! everything else, whenever it is first asked for.
+//! everything else, whenever it is first asked for. What was computed once on the way is not computed again.
 use super::inst::*;
+use std::collections::HashMap;
 
 /// Instructions so far, and the numbers given away.
-#[derive(Default)]
 pub struct Builder {
     pub head: Vec<Inst>,
     pub body: Vec<Inst>,
@@ -15,9 +15,17 @@ pub struct Builder {
     line: Option<u32>,
     noted: Option<u32>,
     in_head: bool,
+    /// Values by the instructions that gave them, those of the head first, then by the loops that are open.
+    known: Vec<HashMap<Op, Reg>>,
 }
 
 impl Builder {
+    pub fn new() -> Self {
+        let known = vec![HashMap::new(), HashMap::new()];
+        let registers = Default::default();
+        Builder { head: vec![], body: vec![], registers, labels: 0, line: None, noted: None, in_head: false, known }
+    }
+
     pub fn reg(&mut self, class: Class) -> Reg {
         let n = &mut self.registers[class as usize];
         *n += 1;
@@ -64,47 +72,74 @@ impl Builder {
         }
     }
 
+    /// The register that holds what an instruction gives: a new one, unless the same was computed on the way here.
+    fn value(&mut self, class: Class, op: impl Fn(Reg) -> Op) -> Reg {
+        let key = op(Reg { class, number: u32::MAX });
+        let depth = if self.in_head { 0 } else { self.known.len() - 1 };
+        if let Some(r) = self.known[..=depth].iter().rev().find_map(|k| k.get(&key)) {
+            return *r;
+        }
+        let d = self.reg(class);
+        self.op(op(d));
+        self.known[depth].insert(key, d);
+        d
+    }
+    /// What is computed from here on is only known until the scope is closed: a loop changes what it carries.
+    pub fn open(&mut self) {
+        self.known.push(HashMap::new());
+    }
+    pub fn close(&mut self) {
+        self.known.pop();
+    }
+
     pub fn mov(&mut self, ty: Type, a: impl Into<Src>) -> Reg {
+        let a = a.into();
+        self.value(Self::class(ty), |d| Op::Mov { ty, d, a })
+    }
+    /// The bits of a value of one class as another.
+    pub fn bits(&mut self, class: Class, a: Reg) -> Reg {
+        self.value(class, |d| Op::Mov { ty: Type::B32, d, a: a.into() })
+    }
+    /// A register of its own, that starts as this and changes later.
+    pub fn variable(&mut self, ty: Type, a: impl Into<Src>) -> Reg {
         let d = self.reg(Self::class(ty));
         self.op(Op::Mov { ty, d, a: a.into() });
         d
     }
     pub fn unary(&mut self, op: UnOp, ty: Type, a: impl Into<Src>) -> Reg {
-        let d = self.reg(Self::class(ty));
-        self.op(Op::Unary { op, ty, d, a: a.into() });
-        d
+        let a = a.into();
+        self.value(Self::class(ty), |d| Op::Unary { op, ty, d, a })
     }
     pub fn binary(&mut self, op: BinOp, ty: Type, a: impl Into<Src>, b: impl Into<Src>) -> Reg {
-        let wide = op == BinOp::MulWide;
-        let d = self.reg(if wide { Class::B64 } else { Self::class(ty) });
-        self.op(Op::Binary { op, ty, d, a: a.into(), b: b.into() });
-        d
+        let (a, b) = (a.into(), b.into());
+        let class = if op == BinOp::MulWide { Class::B64 } else { Self::class(ty) };
+        self.value(class, |d| Op::Binary { op, ty, d, a, b })
     }
     pub fn fma(&mut self, a: Src, b: Src, c: Src) -> Reg {
-        let d = self.reg(Class::F32);
-        self.op(Op::Fma { d, a, b, c });
-        d
+        self.value(Class::F32, |d| Op::Fma { d, a, b, c })
     }
     pub fn setp(&mut self, cmp: Cmp, ty: Type, a: impl Into<Src>, b: impl Into<Src>) -> Reg {
+        let (a, b) = (a.into(), b.into());
+        self.value(Class::Pred, |d| Op::Setp { cmp, ty, d, a, b })
+    }
+    /// A comparison with a variable, which is another one each time.
+    pub fn compare(&mut self, cmp: Cmp, ty: Type, a: impl Into<Src>, b: impl Into<Src>) -> Reg {
         let d = self.reg(Class::Pred);
         self.op(Op::Setp { cmp, ty, d, a: a.into(), b: b.into() });
         d
     }
     pub fn selp(&mut self, ty: Type, p: Reg, a: impl Into<Src>, b: impl Into<Src>) -> Reg {
-        let d = self.reg(Self::class(ty));
-        self.op(Op::Selp { ty, d, a: a.into(), b: b.into(), p });
-        d
+        let (a, b) = (a.into(), b.into());
+        self.value(Self::class(ty), |d| Op::Selp { ty, d, a, b, p })
     }
     pub fn cvt(&mut self, to: Type, from: Type, rounding: Rounding, a: impl Into<Src>) -> Reg {
-        let d = self.reg(Self::class(to));
-        self.op(Op::Cvt { to, from, rounding, d, a: a.into() });
-        d
+        let a = a.into();
+        self.value(Self::class(to), |d| Op::Cvt { to, from, rounding, d, a })
     }
     /// A shuffle of a register of 32 bits.
     pub fn shfl(&mut self, how: Shuffle, a: Reg, lane: impl Into<Src>) -> Reg {
-        let d = self.reg(a.class);
-        self.op(Op::Shfl { how, d, a, lane: lane.into() });
-        d
+        let lane = lane.into();
+        self.value(a.class, |d| Op::Shfl { how, d, a, lane })
     }
     pub fn place(&mut self, l: Label) {
         self.op(Op::Label(l));

@@ -3,7 +3,7 @@
 //! Every instruction that the generators emit is a variant here, and `print` is the only place that spells one.
 
 /// A class of registers; each has its own numbers.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Class {
     Pred,
     B16,
@@ -16,14 +16,14 @@ impl Class {
     pub const ALL: [Class; 5] = [Class::Pred, Class::B16, Class::B32, Class::B64, Class::F32];
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Reg {
     pub class: Class,
     pub number: u32,
 }
 
 /// How an instruction sees its operands. Loads and stores of `U8` and `U16` take wider registers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Type {
     Pred,
     U8,
@@ -40,14 +40,14 @@ pub enum Type {
 }
 
 /// A special register.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Special {
     Tid,
     Block,
 }
 
 /// An operand that is read.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Src {
     Reg(Reg),
     /// The bits of an f32.
@@ -65,21 +65,21 @@ impl From<Reg> for Src {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Space {
     Global,
     Shared,
 }
 
 /// `[base + offset]`.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Address {
     pub base: Reg,
     pub offset: i32,
 }
 
 /// Functions of one operand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum UnOp {
     Neg,
     Abs,
@@ -88,7 +88,7 @@ pub enum UnOp {
 }
 
 /// Functions of two operands of one type.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BinOp {
     /// Of integers.
     Add,
@@ -117,7 +117,7 @@ pub enum BinOp {
     Shr,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cmp {
     Eq,
     Ne,
@@ -130,7 +130,7 @@ pub enum Cmp {
 }
 
 /// Conversions; the types are the instruction's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Rounding {
     /// Between integers.
     None,
@@ -141,7 +141,7 @@ pub enum Rounding {
 }
 
 /// Which lane a shuffle reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shuffle {
     /// That with this number.
     Idx,
@@ -149,10 +149,10 @@ pub enum Shuffle {
     Bfly,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Label(pub u32);
 
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Op {
     Mov {
         ty: Type,
@@ -250,7 +250,7 @@ pub struct Inst {
 }
 
 /// Shared memory of a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shared {
     /// Bytes that the text declares.
     Static(u32),

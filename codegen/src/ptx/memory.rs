@@ -190,16 +190,18 @@ pub fn accumulate(s: &mut Simt, access: &Access<Simt>, v: V) {
 
 fn in_turns(s: &mut Simt, access: &Access<Simt>, guard: Guard, v: V) {
     let v = V::Reg(s.reg(v));
-    let turn = s.b.mov(Type::B32, Src::Int(0));
+    let turn = s.b.variable(Type::B32, Src::Int(0));
     let again = s.b.label();
     s.b.place(again);
+    s.b.open();
     let lane = s.lane();
     let mine = s.b.setp(Cmp::Eq, Type::S32, lane, turn);
     let mine = both(s, guard, mine);
     add_at(s, access, mine, v);
     s.b.op(Op::SyncWarp);
     s.b.op(Op::Binary { op: BinOp::Add, ty: Type::S32, d: turn, a: turn.into(), b: Src::Int(1) });
-    let more = s.b.setp(Cmp::Lt, Type::S32, turn, Src::Int(LANES as i64));
+    s.b.close();
+    let more = s.b.compare(Cmp::Lt, Type::S32, turn, Src::Int(LANES as i64));
     s.b.bra(again, Some((more, true)));
 }
 

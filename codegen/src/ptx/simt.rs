@@ -69,7 +69,7 @@ pub struct Simt {
 
 impl Simt {
     pub fn new(k: &Kernel, share: Share) -> Self {
-        let mut b = Builder::default();
+        let mut b = Builder::new();
         let (lane, warp, operands) = b.at_head(|b| {
             let tid = b.mov(Type::U32, Src::Special(Special::Tid));
             let lane = b.binary(BinOp::And, Type::B32, tid, Src::Int(LANES as i64 - 1));
@@ -195,11 +195,11 @@ impl Simt {
         match range {
             Some((lo, hi)) if lo >= i32::MIN as i64 && hi <= i32::MAX as i64 => {
                 let x = coord::int(&mut self.b, start);
-                C::Int { reg: self.b.mov(Type::B32, x), lo, hi }
+                C::Int { reg: self.b.variable(Type::B32, x), lo, hi }
             }
             _ => {
                 let x = coord::long(&mut self.b, start);
-                C::Long(self.b.mov(Type::B64, x))
+                C::Long(self.b.variable(Type::B64, x))
             }
         }
     }
@@ -219,7 +219,7 @@ impl Simt {
             true => (Type::S32, coord::int(&mut self.b, a), coord::int(&mut self.b, b)),
             false => (Type::S64, coord::long(&mut self.b, a), coord::long(&mut self.b, b)),
         };
-        self.b.setp(cmp, ty, a, b)
+        self.b.compare(cmp, ty, a, b)
     }
 
     /// Moves several values at once: none is overwritten before it was read.
@@ -229,7 +229,7 @@ impl Simt {
             let other = matches!(v, V::Reg(r) if r != d && to.contains(r));
             ready.push(if other {
                 let r = self.reg(*v);
-                V::Reg(self.b.mov(ty_of(r.class), r))
+                V::Reg(self.b.variable(ty_of(r.class), r))
             } else {
                 *v
             });
@@ -392,6 +392,7 @@ impl Emit for Simt {
             self.b.bra(exit, Some((none, true)));
         }
         self.b.place(header);
+        self.b.open();
         self.forget();
         let inside = match (counter, range) {
             (C::Int { reg, .. }, Some((lo, hi))) => C::Int { reg, lo, hi: (hi - 1).max(lo) },
@@ -405,6 +406,7 @@ impl Emit for Simt {
 
     fn end(&mut self, next: &[V]) -> Vec<V> {
         let Some(Open { header, exit, coord, lo, hi, step, carried }) = self.loops.pop() else { return vec![] };
+        self.b.close();
         self.move_all(&carried, next);
         self.step(coord, Src::Int(step));
         let again = match step > 0 {
@@ -445,6 +447,7 @@ impl Emit for Simt {
         }
         let counter = self.counter(unit, Some((0, units + of_warp)));
         self.b.place(header);
+        self.b.open();
         self.forget();
         self.units = Some((header, exit, counter, end));
         (within(counter, units), end)
@@ -454,6 +457,7 @@ impl Emit for Simt {
         let Some((header, exit, counter, end)) = self.units.take() else { return };
         if counter != C::Const(0) {
             let by = coord::int(&mut self.b, done);
+            self.b.close();
             self.step(counter, by);
             let more = self.compare(Cmp::Lt, counter, end);
             self.b.bra(header, Some((more, true)));
