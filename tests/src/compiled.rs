@@ -1,8 +1,11 @@
-//! Programs compiled for the CPU and loaded with a golden case's weights.
+//! Programs compiled for a machine and loaded with a golden case's weights.
 use crate::golden::Case;
+use lolm_codegen::{Info, Target};
 use lolm_models::{Program, Spec, build};
-use lolm_passes::pipeline::{Goal, Source, compile};
+use lolm_passes::pipeline::{Goal, Options, Source, compile_with};
+use lolm_runtime::cuda::emulator::Emulator;
 use lolm_runtime::{Artifact, Model};
+use std::sync::Arc;
 
 /// A program of a spec under a name of its own.
 pub fn source(spec: &Spec, name: &str, program: Program, goal: Goal) -> Source {
@@ -13,10 +16,25 @@ pub fn source(spec: &Spec, name: &str, program: Program, goal: Goal) -> Source {
 
 /// The programs as machine code, with the weights of the case.
 pub fn model(case: &Case, sources: &[Source], threads: usize) -> Model {
-    let module = compile(sources, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let info = lolm_codegen::Info { name: case.name.into(), spec: String::new() };
-    let compiled = lolm_codegen::compile(&module, &info).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let mut model = Model::load(Artifact::from_bytes(compiled.bytes).unwrap(), threads).unwrap();
+    let artifact = artifact(case, sources, Options::default(), Target::Cpu);
+    filled(case, Model::load(artifact, threads).unwrap())
+}
+
+/// The programs as PTX on an emulated GPU, with the weights of the case.
+pub fn emulated(case: &Case, sources: &[Source], options: Options) -> Model {
+    let artifact = artifact(case, sources, options, "cuda".parse().unwrap());
+    let model = Model::load_on(artifact, Arc::new(Emulator::default()));
+    filled(case, model.unwrap_or_else(|e| panic!("{}: {e}", case.name)))
+}
+
+fn artifact(case: &Case, sources: &[Source], options: Options, target: Target) -> Artifact {
+    let module = compile_with(sources, options, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let info = Info { name: case.name.into(), spec: String::new() };
+    let compiled = lolm_codegen::compile_for(&module, &info, target).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    Artifact::from_bytes(compiled.bytes).unwrap()
+}
+
+fn filled(case: &Case, mut model: Model) -> Model {
     let names: Vec<String> = model.params().slots().iter().map(|s| s.name.clone()).collect();
     for (slot, name) in names.iter().enumerate() {
         let weights = &case.weights[name].1;

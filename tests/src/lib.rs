@@ -2,5 +2,6 @@
 pub mod compiled;
 pub mod filetest;
 pub mod golden;
+pub mod golden_checks;
 pub mod machine;
 pub mod plan_interp;

@@ -4,6 +4,7 @@ use lolm_ir::plan::{Module, Span, Stage, Step};
 use lolm_models::{Noise, Program, build};
 use lolm_passes::pipeline::{Goal, Options, Precision, Source, Target, Weights, compile_with};
 use lolm_tests::golden::{CASES, Case, distance};
+use lolm_tests::golden_checks::bf16_bound;
 use lolm_tests::plan_interp::run;
 
 const CPU: Options = Options { weights: Weights::F32, target: Target::Cpu, precision: Precision::F32 };
@@ -50,29 +51,10 @@ fn gradient_plans_of_a_gpu_give_the_golden_gradients() {
     gradients(GPU, 1e-4);
 }
 
-/// How far PyTorch 2.15 is from its own float64 under `torch.autocast("cpu", torch.bfloat16)` where that is more than 2e-2:
-/// these cases are ill-conditioned (a core normalised again and again, experts that are nearly tied).
-const PYTORCH_BF16: [(&str, &str, f64); 10] = [
-    ("jamba", "eval.logits", 5.44e-2),
-    ("jamba_uneven", "eval.logits", 6.49e-2),
-    ("lolm_decoder_ssm", "eval.logits", 2.34e-2),
-    ("lolm_decoder_ssm", "eval.z", 2.62e-2),
-    ("lolm_decoder_ssm_memory", "eval.logits", 2.17e-2),
-    ("lolm_decoder_ssm_memory", "eval.z", 2.58e-2),
-    ("lolm_full", "eval.regime_probs", 2.12e-2),
-    ("lolm_full", "eval.z", 2.41e-2),
-    ("lolm_full_mamba_ssm", "eval.regime_probs", 4.13e-2),
-    ("lolm_full_mamba_ssm", "eval.z", 3.11e-2),
-];
-
 /// Products of bf16 round their operands and nothing else: outputs are within 2e-2, or about as near as PyTorch's are.
 #[test]
 fn forward_plans_in_bf16_are_near_the_golden_outputs() {
-    let bound = |case: &str, name: &str| {
-        let theirs = PYTORCH_BF16.iter().find(|p| (p.0, p.1) == (case, name)).map_or(0.0, |p| p.2);
-        (1.1 * theirs).max(2e-2)
-    };
-    outputs(GPU_BF16, &bound);
+    outputs(GPU_BF16, &bf16_bound);
 }
 
 /// A mean over tokens averages the rounding out. Parts that are differences of larger numbers are held to the whole.

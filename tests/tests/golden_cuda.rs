@@ -1,0 +1,37 @@
+//! Compiled for CUDA and run by the emulator, the golden cases give PyTorch's numbers in f32, and in bf16 about as nearly
+//! as PyTorch's own bf16.
+use lolm_passes::pipeline::{Options, Precision, Source, Target, Weights};
+use lolm_runtime::Model;
+use lolm_tests::compiled::emulated;
+use lolm_tests::golden::{CASES, Case};
+use lolm_tests::golden_checks::{self, bf16_bound};
+
+const F32: Options =
+    Options { weights: lolm_passes::pipeline::Weights::F32, target: Target::Gpu, precision: Precision::F32 };
+
+fn f32(case: &Case, sources: &[Source]) -> Model {
+    emulated(case, sources, F32)
+}
+fn bf16(case: &Case, sources: &[Source]) -> Model {
+    emulated(case, sources, Options { precision: Precision::Bf16, ..F32 })
+}
+
+#[test]
+fn outputs_agree() {
+    golden_checks::outputs_agree(&CASES, &f32, &|_, _| 1e-4);
+}
+
+#[test]
+fn outputs_in_bf16_are_near() {
+    golden_checks::outputs_agree(&CASES, &bf16, &bf16_bound);
+}
+
+#[test]
+fn losses_and_gradients_agree() {
+    golden_checks::losses_and_gradients_agree(&CASES, &f32);
+}
+
+#[test]
+fn two_steps_agree() {
+    golden_checks::steps_agree(&CASES, 2, &f32);
+}
