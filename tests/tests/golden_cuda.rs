@@ -6,8 +6,7 @@ use lolm_tests::compiled::emulated;
 use lolm_tests::golden::{CASES, Case};
 use lolm_tests::golden_checks::{self, bf16_bound};
 
-const F32: Options =
-    Options { weights: lolm_passes::pipeline::Weights::F32, target: Target::Gpu, precision: Precision::F32 };
+const F32: Options = Options { weights: Weights::F32, target: Target::Gpu, precision: Precision::F32 };
 
 fn f32(case: &Case, sources: &[Source]) -> Model {
     emulated(case, sources, F32)
