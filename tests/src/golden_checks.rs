@@ -28,7 +28,8 @@ fn inputs(model: &Model, case: &Case, program: &str, scalars: &[(&str, f64)]) ->
     ports.collect()
 }
 
-fn call(model: &mut Model, case: &Case, program: &str, scalars: &[(&str, f64)]) -> BTreeMap<String, Vec<f64>> {
+/// Runs a program on the case's inputs and these scalars.
+pub fn call(model: &mut Model, case: &Case, program: &str, scalars: &[(&str, f64)]) -> BTreeMap<String, Vec<f64>> {
     let given = inputs(model, case, program, scalars);
     let given: Vec<(&str, Tensor)> = given.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
     let out = model.call(program, &given).unwrap_or_else(|e| panic!("{}: {e}", case.name));

@@ -1,10 +1,10 @@
 //! Token by token, and in chunks, generation gives the logits of one full pass: across the borders of memory chunks, past
 //! the end of a window, and around the ring in which its keys are kept.
 use lolm_models::{Program, kept_keys, prefill_sizes, window};
-use lolm_passes::pipeline::Goal;
+use lolm_passes::pipeline::{Goal, Options, Source, Target};
 use lolm_runtime::generate::{Generator, Settings};
 use lolm_runtime::{Model, Tensor};
-use lolm_tests::compiled::{model, source};
+use lolm_tests::compiled::{emulated, model, source};
 use lolm_tests::golden::{CASES, Case, distance};
 
 /// Four memory chunks of six tokens; with a window, three times around the ring and a little more.
@@ -26,7 +26,7 @@ fn full_pass(case: &Case, m: &mut Model) -> Vec<f32> {
     m.call("forward", &given).unwrap()["logits"].as_f32().unwrap().to_vec()
 }
 
-fn compiled(case: &mut Case) -> Model {
+fn sources(case: &mut Case) -> Vec<Source> {
     case.spec.max_seq_len = context(case);
     let (spec, seq) = (&case.spec, case.spec.max_seq_len);
     let mut sources = vec![
@@ -36,6 +36,11 @@ fn compiled(case: &mut Case) -> Model {
     for t in prefill_sizes(spec).into_iter().filter(|t| *t > 1) {
         sources.push(source(spec, &format!("prefill_{t}"), Program::Step { slots: 1, tokens: t }, Goal::Forward));
     }
+    sources
+}
+
+fn compiled(case: &mut Case) -> Model {
+    let sources = sources(case);
     model(case, &sources, 2)
 }
 
@@ -64,6 +69,18 @@ fn tokens_one_by_one_and_in_chunks_equal_a_full_pass() {
             let d = worst(&case, &mut m, &expected, &pieces);
             assert!(d <= 1e-4, "{} in pieces {pieces:?}: {d}", case.name);
         }
+    }
+}
+
+#[test]
+fn tokens_in_pieces_equal_a_full_pass_on_a_gpu() {
+    for mut case in CASES.map(Case::load) {
+        let sources = sources(&mut case);
+        let mut m = emulated(&case, &sources, Options { target: Target::Gpu, ..Options::default() });
+        let (expected, n) = (full_pass(&case, &mut m), case.spec.max_seq_len);
+        let pieces = [vec![n / 4, 1, 5, 7, n - n / 4 - 17], vec![1; 4]].concat();
+        let d = worst(&case, &mut m, &expected, &pieces);
+        assert!(d <= 1e-4, "{} in pieces {pieces:?}: {d}", case.name);
     }
 }
 
