@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 pub mod gemm;
 pub mod kernels;
+pub mod rows;
 
 use lolm_ptx_emu::{Address, Counts, Fault, FaultKind, Launch, Memory, Module, Options, launch};
 
