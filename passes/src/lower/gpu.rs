@@ -14,8 +14,9 @@ use lolm_ir::{DType, ValueId};
 
 /// True for fused operations that are one kernel.
 pub(super) fn has_kernel(op: &Op) -> bool {
-    let scan = matches!(op, Op::SelectiveScan { .. } | Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
-    scan || matches!(op, Op::RoutedDot { .. })
+    let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
+    let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
+    scan || gated || matches!(op, Op::RoutedDot { .. })
 }
 
 impl Lowering<'_> {
@@ -23,6 +24,7 @@ impl Lowering<'_> {
     pub(super) fn fused_kernel(&mut self, v: ValueId) -> Result<(), String> {
         match self.cx.g.node(v).op {
             Op::SelectiveScan { .. } => self.selective_scan(v),
+            Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             Op::RoutedDot { expert, over } => self.routed_kernel(v, expert, over),
             ref op => Err(format!("bug: {} has no kernel", op.mnemonic())),
         }

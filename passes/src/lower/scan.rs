@@ -1,17 +1,20 @@
 //! The selective scan and its gradient.
 //!
-//! Forward is one kernel: a recurrence along time whose states stay in registers. Backward keeps no states from forward:
-//! a unit takes a group of channels, tile by tile, computes their states again into scratch memory, and walks time
-//! backwards over them. Sums over channels and batch are partial sums, one a unit, added up in a fixed order.
+//! Forward is one kernel: a recurrence along time whose states stay in registers. Backward keeps no states from forward: a
+//! unit takes a tile of channels, computes their states again, and walks time backwards over them. On the CPU they lie in
+//! a thread's scratch memory and a unit takes several tiles, one after the other; on a GPU they lie in memory, each tile
+//! is a warp's, and both ways along time are kernels of their own. Sums over channels and batch are partial sums, one a
+//! unit, added up in a fixed order.
 use super::index::{Index, Map};
 use super::storage::Storage;
 use super::stream::{Lowered, Stream};
 use super::{Built, Lowering};
+use crate::pipeline::Target;
 use lolm_ir::axis::{AxisId, AxisSet};
 use lolm_ir::kernel::{Fold, KAxis, KOp, KValue};
 use lolm_ir::op::{Binary, Op, Unary};
 use lolm_ir::plan::{Access, BufferId, Kind, Launch, Span, Stage, Step};
-use lolm_ir::{DType, ValueId};
+use lolm_ir::{DType, Graph, ValueId};
 
 /// Units that the launch of a gradient should have.
 const UNITS: usize = 16;
@@ -61,7 +64,10 @@ impl Lowering<'_> {
             return Err("limit: b and c of a differentiated scan are the same for every channel".into());
         }
         let batch: usize = rows.iter().map(|a| g.len(*a)).product();
-        let cut = Cut::new(g.len(channel), batch);
+        let cut = match self.target {
+            Target::Cpu => Cut::new(g.len(channel), batch),
+            Target::Gpu => Cut::warps(g.len(channel)),
+        };
         let order = [rows.as_slice(), &[time, state]].concat();
         let b_part = self.partial("db_part", &order, cut.groups);
         let c_part = self.partial("dc_part", &order, cut.groups);
@@ -72,21 +78,17 @@ impl Lowering<'_> {
         };
         let wide = AxisSet::of(&rows).with(time).with(channel);
         let (dt_at, u_at) = (self.own_or_part(v, 0, wide)?, self.own_or_part(v, 4, wide)?);
-        let [decays, carried] =
-            ["decays", "carried"].map(|name| self.scratch(name, g.len(time) * g.len(state) * cut.tile));
+        let each = g.len(time) * g.len(state) * cut.tile;
+        let (decays, carried) = match self.target {
+            Target::Cpu => (Some(self.scratch("decays", each)), self.scratch("carried", each)),
+            Target::Gpu => (None, self.temporary("carried", batch * cut.groups * each)),
+        };
         let grad =
             ScanGrad { v, time, state, channel, rows, cut, decays, carried, dt_at, u_at, a_part, b_part, c_part };
-        let mut stages = vec![];
-        for round in 0..cut.rounds {
-            for kernel in [grad.decays(self), grad.states(self, round > 0), grad.slopes(self, round > 0)] {
-                stages.push(grad.stage(self, kernel, round)?);
-            }
+        match self.target {
+            Target::Cpu => grad.one_launch(self, batch)?,
+            Target::Gpu => grad.two_launches(self),
         }
-        let grid: Vec<u32> = grad.rows.iter().map(|a| g.len(*a) as u32).chain([cut.groups as u32]).collect();
-        let steps = (batch * g.len(channel) * g.len(time)) as u64;
-        let name = format!("selective_scan_grad_{}x{}x{}", g.len(time), g.len(channel), g.len(state));
-        let (flops, bytes) = (steps * g.len(state) as u64 * 20, steps * 4 * 5);
-        self.steps.push(Step::Launch(Launch { name, kind: Kind::Scan, grid, stages, flops, bytes }));
         grad.totals(self);
         Ok(())
     }
@@ -157,6 +159,11 @@ struct Cut {
 }
 
 impl Cut {
+    /// On a GPU every tile of channels is a warp's.
+    fn warps(channels: usize) -> Self {
+        let tile = [32, 16, 8, 4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
+        Cut { groups: channels / tile, rounds: 1, tile }
+    }
     fn new(channels: usize, batch: usize) -> Self {
         let tile = [16, 4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
         let tiles = channels / tile;
@@ -172,8 +179,9 @@ struct ScanGrad {
     channel: AxisId,
     rows: Vec<AxisId>,
     cut: Cut,
-    /// exp(dt·a), and its product with the state before each step, by time, state and channel of the tile.
-    decays: BufferId,
+    /// exp(dt·a), unless it is computed again, and its product with the state before each step, by time, state and channel
+    /// of the tile.
+    decays: Option<BufferId>,
     carried: BufferId,
     dt_at: Storage,
     u_at: Storage,
@@ -193,6 +201,51 @@ struct Round<'a> {
 }
 
 impl ScanGrad {
+    /// For threads: a unit walks its tiles one after the other, with decays and states in scratch memory.
+    fn one_launch(&self, lw: &mut Lowering, batch: usize) -> Result<(), String> {
+        let (g, cut) = (lw.cx.g, self.cut);
+        let mut stages = vec![];
+        for round in 0..cut.rounds {
+            let decays = self.decays.map(|to| self.decays(lw, to));
+            for kernel in decays.into_iter().chain([self.states(lw, round > 0), self.slopes(lw, round > 0)]) {
+                stages.push(self.stage(lw, kernel, round)?);
+            }
+        }
+        let grid: Vec<u32> = self.rows.iter().map(|a| g.len(*a) as u32).chain([cut.groups as u32]).collect();
+        let steps = (batch * g.len(self.channel) * g.len(self.time)) as u64;
+        let (flops, bytes) = (steps * g.len(self.state) as u64 * 20, steps * 4 * 5);
+        lw.steps.push(Step::Launch(Launch { name: self.name(g), kind: Kind::Scan, grid, stages, flops, bytes }));
+        Ok(())
+    }
+
+    /// For a GPU: a kernel along time and one back, with what the states keep in memory between them.
+    fn two_launches(&self, lw: &mut Lowering) {
+        let name = self.name(lw.cx.g);
+        let states = self.states(lw, false);
+        lw.launch(format!("{name}_states"), Kind::Scan, states);
+        let slopes = self.slopes(lw, false);
+        lw.launch(name, Kind::Scan, slopes);
+    }
+
+    fn name(&self, g: &Graph) -> String {
+        format!("selective_scan_grad_{}x{}x{}", g.len(self.time), g.len(self.channel), g.len(self.state))
+    }
+
+    /// exp(dt·a) of a step, from memory or computed.
+    fn decay(&self, r: &mut Round, args: &[ValueId]) -> KValue {
+        match self.decays {
+            Some(from) => {
+                let (from, at) = self.scratch_at(r, from);
+                r.s.load(&from, &at, None)
+            }
+            None => {
+                let [dt, a] = [0, 1].map(|i| r.s.value(args[i], &r.map, None));
+                let x = r.s.binary(Binary::Mul, dt, a);
+                r.s.unary(Unary::Exp, x)
+            }
+        }
+    }
+
     fn open<'a>(&self, lw: &'a Lowering<'_>) -> Round<'a> {
         let mut s = Stream::new(&lw.cx, None);
         let mut map = s.identity(AxisSet::of(&self.rows));
@@ -222,13 +275,13 @@ impl ScanGrad {
     }
 
     /// exp(dt·a) of every step, without the order in time that the states need.
-    fn decays(&self, lw: &Lowering) -> Lowered {
+    fn decays(&self, lw: &Lowering, to: BufferId) -> Lowered {
         let mut r = self.open(lw);
         let args = &lw.cx.g.node(self.v).args;
         let [dt, a] = [0, 1].map(|i| r.s.value(args[i], &r.map, None));
         let x = r.s.binary(Binary::Mul, dt, a);
         let decay = r.s.unary(Unary::Exp, x);
-        let (to, map) = self.scratch_at(&mut r, self.decays);
+        let (to, map) = self.scratch_at(&mut r, to);
         r.s.store(&to, &map, decay);
         r.s.finish()
     }
@@ -237,11 +290,10 @@ impl ScanGrad {
     fn states(&self, lw: &Lowering, add: bool) -> Lowered {
         let mut r = self.open(lw);
         let args = &lw.cx.g.node(self.v).args;
-        let (from, at) = self.scratch_at(&mut r, self.decays);
+        let decay = self.decay(&mut r, args);
         let (to, there) = self.scratch_at(&mut r, self.carried);
         let map = r.map.clone();
         let s = &mut r.s;
-        let decay = s.load(&from, &at, None);
         let [dt, b, u, dy] = [0, 2, 4, 5].map(|i| s.value(args[i], &map, None));
         let driven = s.binary(Binary::Mul, dt, u);
         let input = s.binary(Binary::Mul, driven, b);
@@ -260,11 +312,11 @@ impl ScanGrad {
     fn slopes(&self, lw: &Lowering, add: bool) -> Lowered {
         let args = &lw.cx.g.node(self.v).args;
         let mut r = self.open(lw);
-        let (from, at) = self.scratch_at(&mut r, self.decays);
+        let decay = self.decay(&mut r, args);
         let (kept, there) = self.scratch_at(&mut r, self.carried);
         let map = r.map.clone();
         let s = &mut r.s;
-        let (decay, carried) = (s.load(&from, &at, None), s.load(&kept, &there, None));
+        let carried = s.load(&kept, &there, None);
         let [dt, a, b, c, u, dy] = [0, 1, 2, 3, 4, 5].map(|i| s.value(args[i], &map, None));
         let from_y = s.binary(Binary::Mul, dy, c);
         let decayed = s.binary(Binary::Mul, decay, from_y);
@@ -301,10 +353,10 @@ impl ScanGrad {
         let tile = l.kernel.axes.iter().position(|a| a.name == "tile").map(|i| KAxis(i as u8));
         let tile = tile.ok_or("bug: a round without its tile")?;
         let units: u64 = l.kernel.units.iter().map(|u| l.kernel.axis(u.0).len as u64).product();
-        let each = lw.cx.buffer(self.decays).len;
+        let each = lw.cx.buffer(self.carried).len;
         let mut operands: Vec<Access> = l.buffers.iter().map(|b| Access::whole(*b)).collect();
         for (i, o) in operands.iter_mut().enumerate() {
-            if [self.decays, self.carried].contains(&o.buffer) {
+            if self.decays == Some(o.buffer) || self.carried == o.buffer {
                 o.rebase = each as i64;
                 l.kernel.operands[i].len = units * each;
                 continue;
