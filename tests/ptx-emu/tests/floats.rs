@@ -1,4 +1,6 @@
 //! Float instructions against plain Rust, on an edge table: zeros, infinities, NaN, subnormals, large and small.
+// Lanes are counted, and formulas are written as in the manual.
+#![allow(clippy::precedence, clippy::needless_range_loop)]
 mod common;
 use common::rows::{Row, Rows, floats, narrow, same_floats, try_rows, wide};
 use half::{bf16, f16};

@@ -1,4 +1,6 @@
 //! Integer instructions against plain Rust.
+// Lanes are counted, and formulas are written as in the manual.
+#![allow(clippy::precedence, clippy::needless_range_loop)]
 mod common;
 use common::rows::{Row, Rows, ints, narrow, try_rows, wide, wides};
 use lolm_ptx_emu::Options;

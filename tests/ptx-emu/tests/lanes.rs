@@ -1,4 +1,6 @@
 //! Exchanges between lanes, special registers, memory of every space, atomics and matrix fragments, each against plain Rust.
+// Lanes are counted, and formulas are written as in the manual.
+#![allow(clippy::precedence, clippy::needless_range_loop)]
 mod common;
 use common::Arg::{U32, U64};
 use common::rows::{Row, Rows, ints, narrow, try_rows};
