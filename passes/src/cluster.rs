@@ -48,7 +48,7 @@ pub struct Group {
     pub reads: BTreeSet<ValueId>,
     /// Those of them that it reads at other coordinates than the ones it computes at.
     pub moved: BTreeSet<ValueId>,
-    /// Large dots whose tiles the group computes just before it uses them, with the axes of their rows (see `fuse`).
+    /// Large dots that the group computes just before it uses them, with the axes of their rows (see `fuse`).
     pub products: Vec<(ValueId, AxisSet)>,
 }
 

@@ -3,6 +3,9 @@
 //! Before: one group a matrix product and one a head's loss. After: a product whose result is used row by row is computed
 //! in its user's launch, tile by tile, while the tile is in the cache; a head's loss is computed where its gradient is,
 //! from the same logits. The group graph stays acyclic.
+//!
+//! For a GPU (`fuse_epilogues`): a product whose result one elementwise group reads, element by element, is computed in
+//! that group's kernel, so that the result itself is never written.
 use crate::cluster::{Clusters, GroupId, GroupKind, view_base};
 use lolm_ir::axis::AxisSet;
 use lolm_ir::{Graph, Op, ValueId};
@@ -16,13 +19,50 @@ pub fn fuse(g: &Graph, c: &mut Clusters) {
         fuse_head(g, c, v);
     }
     let mut readers = Readers::of(g, c);
+    let given = given(g);
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. }) && !given[v.0 as usize]) {
+        fuse_product(g, c, &mut readers, v);
+    }
+}
+
+/// Products join the groups that go on with their results; a kernel has one product.
+pub fn fuse_epilogues(g: &Graph, c: &mut Clusters) {
+    let readers = Readers::of(g, c);
+    let given = given(g);
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. }) && !given[v.0 as usize]) {
+        let users: Vec<GroupId> = readers.0[v.0 as usize].iter().copied().collect();
+        let own = c.owner[v.0 as usize].filter(|id| c.groups[id.0 as usize].kind == GroupKind::Contract(v));
+        if let (Some(from), [to]) = (own, users.as_slice())
+            && goes_on(g, c, *to, v)
+        {
+            let f = &mut c.groups[from.0 as usize];
+            f.roots.clear();
+            let (reads, moved) = (std::mem::take(&mut f.reads), std::mem::take(&mut f.moved));
+            let t = &mut c.groups[to.0 as usize];
+            t.reads.remove(&v);
+            t.reads.extend(reads);
+            t.moved.extend(moved);
+            t.products.push((v, t.rows));
+            c.owner[v.0 as usize] = None;
+        }
+    }
+}
+
+/// True for an elementwise group over the product's own elements.
+fn goes_on(g: &Graph, c: &Clusters, id: GroupId, v: ValueId) -> bool {
+    let group = &c.groups[id.0 as usize];
+    let rows = g.axes_of(v);
+    let same = group.rows == rows && group.inner.is_empty() && group.roots.iter().all(|r| g.axes_of(*r) == rows);
+    group.kind == GroupKind::Stream && same && group.products.is_empty() && !group.moved.contains(&v)
+}
+
+/// The values that the graph gives away.
+fn given(g: &Graph) -> Vec<bool> {
     let mut given = vec![false; g.nodes.len()];
     for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
         given[v.0 as usize] = true;
     }
-    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. }) && !given[v.0 as usize]) {
-        fuse_product(g, c, &mut readers, v);
-    }
+    given
 }
 
 /// For each value, the groups that read it.

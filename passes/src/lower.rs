@@ -293,7 +293,7 @@ impl<'a> Lowering<'a> {
     fn group(&mut self, id: GroupId) -> Result<(), String> {
         let group: &'a Group = &self.cx.clusters.groups[id.0 as usize];
         match group.kind {
-            GroupKind::Stream if !group.products.is_empty() => self.with_products(id),
+            GroupKind::Stream if self.target == Target::Cpu && !group.products.is_empty() => self.with_products(id),
             GroupKind::Stream => self.stream(id),
             GroupKind::Scan(v) => match self.cx.g.node(v).op {
                 Op::GatedRecurrence { .. } => self.gated_recurrence(id, v),
@@ -403,6 +403,7 @@ impl<'a> Lowering<'a> {
         match group.kind {
             GroupKind::Scan(_) => Kind::Scan,
             GroupKind::Contract(_) => Kind::Contract,
+            _ if !group.products.is_empty() => Kind::Contract,
             _ if self.updates(group) => Kind::Optimizer,
             _ if group.inner.is_empty() => Kind::Map,
             _ if group.roots.iter().any(|r| g.axes_of(*r) == all) => Kind::Row,

@@ -2,7 +2,7 @@
 use crate::canonicalize::canonicalize;
 use crate::cluster::cluster;
 use crate::differentiate::{DiffError, differentiate};
-use crate::fuse::fuse;
+use crate::fuse::{fuse, fuse_epilogues};
 use crate::lower::{KernelPool, has_launch, lower};
 use crate::memory::plan_memory;
 use crate::narrow::{narrow, narrowable};
@@ -188,8 +188,9 @@ fn program(
     }
     let fault = |fault: String| CompileError::Lower { program: graph.name.clone(), fault };
     let mut clusters = cluster(&graph);
-    if options.target == Target::Cpu {
-        fuse(&graph, &mut clusters);
+    match options.target {
+        Target::Cpu => fuse(&graph, &mut clusters),
+        Target::Gpu => fuse_epilogues(&graph, &mut clusters),
     }
     let order = schedule(&graph, &clusters).map_err(fault)?;
     watch(Moment::Cluster);
