@@ -1,16 +1,34 @@
-//! A module's first plan as machine code on this CPU, run like `plan_interp` runs it.
+//! A module's first plan as machine code on this CPU, or as PTX on an emulated GPU, run like `plan_interp` runs it.
 use crate::plan_interp::Named;
+use lolm_codegen::ptx::Sm;
+use lolm_codegen::{Info, Target};
 use lolm_ir::DType;
 use lolm_ir::plan::Module;
+use lolm_runtime::cuda::emulator::Emulator;
 use lolm_runtime::{Artifact, Data, Model, Tensor};
+use std::sync::Arc;
 
-/// Compiles the module, runs its first plan on parameters, states and inputs by name, and gives its outputs, and
-/// parameters and states afterwards.
+/// Compiles the module for the CPU, runs its first plan on parameters, states and inputs by name, and gives its outputs,
+/// and parameters and states afterwards.
 pub fn run(m: &Module, given: &Named, threads: usize) -> Result<(Named, Named), String> {
-    let info = lolm_codegen::Info { name: "test".into(), spec: String::new() };
-    let compiled = lolm_codegen::compile(m, &info).map_err(|e| e.to_string())?;
-    let artifact = Artifact::from_bytes(compiled.bytes).map_err(|e| e.to_string())?;
-    let mut model = Model::load(artifact, threads).map_err(|e| e.to_string())?;
+    let model = Model::load(artifact(m, Target::Cpu)?, threads).map_err(|e| e.to_string())?;
+    answers(model, m, given)
+}
+
+/// The same for a module that was lowered for a GPU.
+pub fn run_emulated(m: &Module, given: &Named) -> Result<(Named, Named), String> {
+    let artifact = artifact(m, Target::Cuda(Sm::Sm80))?;
+    let model = Model::load_on(artifact, Arc::new(Emulator::default())).map_err(|e| e.to_string())?;
+    answers(model, m, given)
+}
+
+fn artifact(m: &Module, target: Target) -> Result<Artifact, String> {
+    let info = Info { name: "test".into(), spec: String::new() };
+    let compiled = lolm_codegen::compile_for(m, &info, target).map_err(|e| e.to_string())?;
+    Artifact::from_bytes(compiled.bytes).map_err(|e| e.to_string())
+}
+
+fn answers(mut model: Model, m: &Module, given: &Named) -> Result<(Named, Named), String> {
     let slots = model.params().slots().to_vec();
     for (i, s) in slots.iter().enumerate() {
         let from = content(given, &s.name, s.len);

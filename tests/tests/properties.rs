@@ -6,13 +6,14 @@ use lolm_ir::expand::expand;
 use lolm_ir::graph::{Builder, GraphError, Init, LeafId, LeafKind};
 use lolm_ir::interp::{Feeds, Results, round_bf16, run};
 use lolm_ir::op::Class;
+use lolm_ir::plan::Module;
 use lolm_ir::verify::verify;
 use lolm_ir::{AxisId, DType, Graph, Op, ValueId, text};
 use lolm_passes::canonicalize::canonicalize;
 use lolm_passes::differentiate::differentiate;
 use lolm_passes::narrow::{narrow, narrowable};
 use lolm_passes::optimizer::expose_gradients;
-use lolm_passes::pipeline::{Goal, Source, compile};
+use lolm_passes::pipeline::{self, Goal, Source, Target, compile, compile_with};
 use lolm_passes::raise::raise;
 use lolm_passes::rewrite::{Machine, rewrite};
 use lolm_passes::split_reductions::split_reductions;
@@ -88,12 +89,14 @@ fn keeps(g: &Graph, pass: &str, after: &Graph, seed: u32, tolerance: f64) -> Res
     }
 }
 
+fn module(target: Target, g: &Graph, goal: Goal) -> Result<Module, TestCaseError> {
+    let options = pipeline::Options { target, ..Default::default() };
+    compile_with(&[Source { graph: g.clone(), goal }], options, &|_, _| ()).or_else(|e| fail(e, g))
+}
+
 /// A program computes what a graph says, which is the program's own or the one with its gradients.
-fn lowers(g: &Graph, goal: Goal, says: &Graph, seed: u32, tolerance: f64) -> Result<(), TestCaseError> {
-    let m = match compile(&[Source { graph: g.clone(), goal }], &|_, _| ()) {
-        Ok(m) => m,
-        Err(e) => return fail(e, g),
-    };
+fn lowers(target: Target, g: &Graph, goal: Goal, says: &Graph, seed: u32, tolerance: f64) -> Result<(), TestCaseError> {
+    let m = module(target, g, goal)?;
     let feeds = feeds(g, seed);
     let before = run(says, &feeds).unwrap();
     let (outputs, memory) = plan_interp::run(&m, &m.plans[0], &feeds);
@@ -112,17 +115,15 @@ fn nudged(feeds: &Feeds) -> Feeds {
 
 /// A program as machine code computes what a graph says, as far as f32 can tell: tensors that hang on the last digits of
 /// the leaves, or that are beyond f32, say nothing.
-fn runs(g: &Graph, goal: Goal, says: &Graph, seed: u32) -> Result<(), TestCaseError> {
-    let m = match compile(&[Source { graph: g.clone(), goal }], &|_, _| ()) {
-        Ok(m) => m,
-        Err(e) => return fail(e, g),
-    };
+fn runs(target: Target, g: &Graph, goal: Goal, says: &Graph, seed: u32) -> Result<(), TestCaseError> {
+    let m = module(target, g, goal)?;
     let feeds = feeds(g, seed);
     let (before, moved) = (run(says, &feeds).unwrap(), run(says, &nudged(&feeds)).unwrap());
-    let (outputs, memory) = match machine::run(&m, &feeds, 1 + seed as usize % 3) {
-        Ok(answers) => answers,
-        Err(e) => return fail(e, g),
+    let answers = match target {
+        Target::Cpu => machine::run(&m, &feeds, 1 + seed as usize % 3),
+        Target::Gpu => machine::run_emulated(&m, &feeds),
     };
+    let (outputs, memory) = answers.or_else(|e| fail(e, g))?;
     for (name, then) in before.outputs.iter().chain(&before.writes) {
         let near = moved.outputs.get(name).unwrap_or_else(|| &moved.writes[name]);
         let Some(now) = outputs.get(name).or(memory.get(name)) else { return fail(format!("{name} is gone"), g) };
@@ -245,13 +246,13 @@ proptest! {
     #[test]
     fn programs_compute_what_their_graphs_say(choices in choices(300), seed in 0u32..100) {
         let g = graph(&choices, STEPS).unwrap();
-        lowers(&g, Goal::Forward, &g, seed, ROUNDED)?;
+        lowers(Target::Cpu, &g, Goal::Forward, &g, seed, ROUNDED)?;
     }
 
     #[test]
     fn programs_with_weights_in_bf16_compute_what_their_graphs_say(choices in choices(300), seed in 0u32..100) {
         let g = with_weights_in_bf16(graph(&choices, STEPS).unwrap());
-        lowers(&g, Goal::Forward, &g, seed, ROUNDED)?;
+        lowers(Target::Cpu, &g, Goal::Forward, &g, seed, ROUNDED)?;
     }
 
     #[test]
@@ -278,9 +279,21 @@ proptest! {
     }
 
     #[test]
+    fn programs_for_a_gpu_compute_what_their_graphs_say(choices in choices(300), seed in 0u32..100) {
+        let g = graph(&choices, STEPS).unwrap();
+        lowers(Target::Gpu, &g, Goal::Forward, &g, seed, ROUNDED)?;
+    }
+
+    #[test]
+    fn programs_for_a_gpu_compute_gradients(choices in choices(300), seed in 0u32..100) {
+        let g = with_loss(&graph(&choices, Options::SMOOTH).unwrap()).unwrap();
+        lowers(Target::Gpu, &g, Goal::Gradients, &with_gradients(&g), seed, SUMMED)?;
+    }
+
+    #[test]
     fn programs_compute_gradients(choices in choices(300), seed in 0u32..100) {
         let g = with_loss(&graph(&choices, Options::SMOOTH).unwrap()).unwrap();
-        lowers(&g, Goal::Gradients, &with_gradients(&g), seed, SUMMED)?;
+        lowers(Target::Cpu, &g, Goal::Gradients, &with_gradients(&g), seed, SUMMED)?;
     }
 }
 
@@ -290,34 +303,47 @@ proptest! {
     #[test]
     fn machine_code_computes_what_graphs_say(choices in choices(300), seed in 0u32..100) {
         let g = graph(&choices, STEPS).unwrap();
-        runs(&g, Goal::Forward, &g, seed)?;
+        runs(Target::Cpu, &g, Goal::Forward, &g, seed)?;
+    }
+
+    #[test]
+    fn emulated_code_computes_what_graphs_say(choices in choices(300), seed in 0u32..100) {
+        let g = graph(&choices, STEPS).unwrap();
+        runs(Target::Gpu, &g, Goal::Forward, &g, seed)?;
+    }
+
+    #[test]
+    fn emulated_code_computes_gradients(choices in choices(300), seed in 0u32..100) {
+        let g = with_loss(&graph(&choices, Options::SMOOTH).unwrap()).unwrap();
+        prop_assume!(is_small(&g));
+        runs(Target::Gpu, &g, Goal::Gradients, &with_gradients(&g), seed)?;
     }
 
     #[test]
     fn machine_code_computes_with_weights_in_bf16(choices in choices(100), seed in 0u32..100) {
         let g = with_weights_in_bf16(long_graph(&choices, STEPS).unwrap());
         prop_assume!(is_small(&g));
-        runs(&g, Goal::Forward, &g, seed)?;
+        runs(Target::Cpu, &g, Goal::Forward, &g, seed)?;
     }
 
     #[test]
     fn machine_code_computes_gradients(choices in choices(300), seed in 0u32..100) {
         let g = with_loss(&graph(&choices, Options::SMOOTH).unwrap()).unwrap();
-        runs(&g, Goal::Gradients, &with_gradients(&g), seed)?;
+        runs(Target::Cpu, &g, Goal::Gradients, &with_gradients(&g), seed)?;
     }
 
     #[test]
     fn machine_code_computes_long_programs(choices in choices(100), seed in 0u32..100) {
         let g = long_graph(&choices, STEPS).unwrap();
         prop_assume!(is_small(&g));
-        runs(&g, Goal::Forward, &g, seed)?;
+        runs(Target::Cpu, &g, Goal::Forward, &g, seed)?;
     }
 
     #[test]
     fn machine_code_computes_long_gradients(choices in choices(100), seed in 0u32..100) {
         let g = with_loss(&long_graph(&choices, Options::SMOOTH).unwrap()).unwrap();
         prop_assume!(is_small(&g));
-        runs(&g, Goal::Gradients, &with_gradients(&g), seed)?;
+        runs(Target::Cpu, &g, Goal::Gradients, &with_gradients(&g), seed)?;
     }
 
     #[test]
@@ -332,13 +358,13 @@ proptest! {
     fn long_programs_compute_what_their_graphs_say(choices in choices(100), seed in 0u32..100) {
         let g = long_graph(&choices, STEPS).unwrap();
         prop_assume!(is_small(&g));
-        lowers(&g, Goal::Forward, &g, seed, ROUNDED)?;
+        lowers(Target::Cpu, &g, Goal::Forward, &g, seed, ROUNDED)?;
     }
 
     #[test]
     fn long_programs_compute_gradients(choices in choices(100), seed in 0u32..100) {
         let g = with_loss(&long_graph(&choices, Options::SMOOTH).unwrap()).unwrap();
         prop_assume!(is_small(&g));
-        lowers(&g, Goal::Gradients, &with_gradients(&g), seed, SUMMED)?;
+        lowers(Target::Cpu, &g, Goal::Gradients, &with_gradients(&g), seed, SUMMED)?;
     }
 }
