@@ -1,11 +1,11 @@
 //! From programs to an artifact, with a watch on the way: how long each pass took, and what each stage looked like.
 use crate::spec::Named;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use lolm_codegen::{Compiled, Info};
+use lolm_codegen::{Compiled, Info, Target};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
-use lolm_passes::pipeline::{Moment, Options, Phase, Source, compile_with};
+use lolm_passes::pipeline::{self, Moment, Options, Phase, Precision, Source, Weights, compile_with};
 use lolm_runtime::Artifact;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ impl Dump {
         }
     }
 
-    fn module(&self, m: &Module) -> Result<()> {
+    fn module(&self, m: &Module, target: Target) -> Result<()> {
         if self.wants(Emit::Kernels) {
             let text: Vec<String> = m.kernels.iter().enumerate().map(|(i, k)| format!("; k{i}\n{k}")).collect();
             write(&self.folder.join("kernels.ir"), &text.join("\n"))?;
@@ -80,14 +80,18 @@ impl Dump {
                 write(&self.folder.join(format!("{}.plan", p.program)), &lolm_ir::plan::text::print(p))?;
             }
         }
-        self.code(m)
+        self.code(m, target)
     }
 
-    fn code(&self, m: &Module) -> Result<()> {
+    fn code(&self, m: &Module, target: Target) -> Result<()> {
         let files = [(Emit::Schedule, "schedule"), (Emit::Clif, "clif"), (Emit::Asm, "asm")];
         if !files.iter().any(|(e, _)| self.wants(*e)) {
             return Ok(());
         }
+        ensure!(
+            target == Target::Cpu,
+            "schedule, clif and asm are of code for the CPU; `lolm inspect` shows the PTX of an artifact"
+        );
         let mut texts = [const { String::new() }; 3];
         for (i, k) in m.kernels.iter().enumerate() {
             let code = lolm_codegen::compile_kernel(k)?;
@@ -101,6 +105,29 @@ impl Dump {
             }
         }
         Ok(())
+    }
+}
+
+/// What programs are compiled to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct To {
+    pub weights: Weights,
+    pub precision: Precision,
+    pub target: Target,
+}
+
+impl To {
+    /// All in f32.
+    pub fn run_on(target: Target) -> To {
+        To { target, ..To::default() }
+    }
+
+    fn options(self) -> Options {
+        let target = match self.target {
+            Target::Cpu => pipeline::Target::Cpu,
+            Target::Cuda(_) => pipeline::Target::Gpu,
+        };
+        Options { weights: self.weights, precision: self.precision, target }
     }
 }
 
@@ -146,7 +173,7 @@ fn pass(m: &Moment) -> Option<&'static str> {
 }
 
 /// Runs all passes. Gives the module and the time of each pass, summed over programs, which run side by side.
-pub fn module(sources: &[Source], options: Options, dump: &Dump) -> Result<(Module, Vec<Time>)> {
+pub fn module(sources: &[Source], to: To, dump: &Dump) -> Result<(Module, Vec<Time>)> {
     let clock = Mutex::new(Clock { since: vec![Instant::now(); sources.len()], times: vec![] });
     let failed = Mutex::new(None);
     let with = |i: usize, moment: Moment| {
@@ -162,31 +189,26 @@ pub fn module(sources: &[Source], options: Options, dump: &Dump) -> Result<(Modu
             clock.since[i] = Instant::now();
         }
     };
-    let module = compile_with(sources, options, &with)?;
+    let module = compile_with(sources, to.options(), &with)?;
     if let Some(e) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
-    dump.module(&module)?;
+    dump.module(&module, to.target)?;
     Ok((module, clock.into_inner().unwrap_or_else(|e| e.into_inner()).times))
 }
 
 /// Compiles the programs of a spec to the bytes of an artifact. The module comes with it, and the time of each pass.
-pub fn compiled(
-    named: &Named,
-    sources: &[Source],
-    options: Options,
-    dump: &Dump,
-) -> Result<(Compiled, Module, Vec<Time>)> {
-    let (module, mut times) = module(sources, options, dump)?;
+pub fn compiled(named: &Named, sources: &[Source], to: To, dump: &Dump) -> Result<(Compiled, Module, Vec<Time>)> {
+    let (module, mut times) = module(sources, to, dump)?;
     let start = Instant::now();
     let info = Info { name: named.name.clone(), spec: named.spec.to_string() };
-    let compiled = lolm_codegen::compile(&module, &info)?;
+    let compiled = lolm_codegen::compile_for(&module, &info, to.target)?;
     times.push(Time { pass: "generate code".into(), seconds: start.elapsed().as_secs_f64() });
     Ok((compiled, module, times))
 }
 
 /// Compiles the programs of a spec and opens the artifact, as if it had been read from a file.
-pub fn in_memory(named: &Named, sources: &[Source], options: Options) -> Result<Artifact> {
-    let (compiled, _, _) = compiled(named, sources, options, &Dump::default())?;
+pub fn in_memory(named: &Named, sources: &[Source], to: To) -> Result<Artifact> {
+    let (compiled, _, _) = compiled(named, sources, to, &Dump::default())?;
     Artifact::from_bytes(compiled.bytes).context("bug: the artifact that was just compiled is refused")
 }

@@ -1,6 +1,8 @@
 //! What a model runs on: the CPU, a GPU, or the emulator of one.
 use anyhow::Result;
 use clap::Args;
+use lolm_codegen::Target;
+use lolm_codegen::ptx::Sm;
 use lolm_runtime::cuda::device::{Device, DeviceError};
 use lolm_runtime::{Artifact, Model};
 use std::path::PathBuf;
@@ -58,6 +60,14 @@ impl Where {
 }
 
 impl Opened {
+    /// What code is compiled for that is to run here, if nothing else is asked for.
+    pub fn target(&self) -> Target {
+        match self.device {
+            None => Target::Cpu,
+            Some(_) => Target::Cuda(Sm::Sm80),
+        }
+    }
+
     /// The CPU, with so many threads.
     pub fn cpu(threads: usize) -> Opened {
         Opened { device: None, threads }

@@ -7,7 +7,7 @@ use lolm_ir::threads::in_order;
 use lolm_models::spec::Override;
 use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Options, Source, Weights};
+use lolm_passes::pipeline::{Goal, Precision, Source, Weights};
 
 /// What a program is for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -41,13 +41,30 @@ pub enum WeightsDtype {
     Bf16,
 }
 
-impl From<WeightsDtype> for Options {
-    fn from(w: WeightsDtype) -> Options {
-        let weights = match w {
+/// What products compute in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug, Default)]
+pub enum PrecisionArg {
+    #[default]
+    F32,
+    /// Operands rounded to bf16, sums in f32
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(p: PrecisionArg) -> Precision {
+        match p {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
+impl From<WeightsDtype> for Weights {
+    fn from(w: WeightsDtype) -> Weights {
+        match w {
             WeightsDtype::F32 => Weights::F32,
             WeightsDtype::Bf16 => Weights::Bf16,
-        };
-        Options { weights, ..Options::default() }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The folder of a run: its artifact, checkpoints, metrics and curves; and what an argument `MODEL` means.
 use crate::chart::{Series, svg};
-use crate::compiler::{in_memory, write};
+use crate::compiler::{To, in_memory, write};
 use crate::device::Opened;
 use crate::model_folder::{folder_of, has_weights, is_model};
 use crate::output::note;
@@ -8,7 +8,6 @@ use crate::programs::{ProgramArgs, READING};
 use crate::spec::{self, Overrides, is_artifact};
 use anyhow::{Context, Result, bail};
 use lolm_models::Spec;
-use lolm_passes::pipeline::Options;
 use lolm_runtime::train::Checkpoints;
 use lolm_runtime::weights::{self, Purpose};
 use lolm_runtime::{Artifact, Model};
@@ -70,7 +69,7 @@ pub struct Trained {
 /// or an artifact beside `weights`. A folder without an artifact is compiled in memory.
 pub fn load(model: &Path, from: Option<&Path>, on: &Opened) -> Result<Trained> {
     let folder = model.is_dir().then(|| RunFolder(model.into()));
-    let artifact = artifact_of(model, folder.as_ref())?;
+    let artifact = artifact_of(model, folder.as_ref(), on)?;
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
     let (weights, steps) = match (from, &folder) {
         (Some(path), _) => (path.to_path_buf(), None),
@@ -82,13 +81,13 @@ pub fn load(model: &Path, from: Option<&Path>, on: &Opened) -> Result<Trained> {
     Ok(Trained { model: loaded, spec, name, folder: folder_of(model), steps, weights })
 }
 
-fn artifact_of(model: &Path, folder: Option<&RunFolder>) -> Result<Artifact> {
+fn artifact_of(model: &Path, folder: Option<&RunFolder>, on: &Opened) -> Result<Artifact> {
     let path = folder.map_or(model.to_path_buf(), RunFolder::artifact);
     if !path.is_file() && folder.is_some() && is_model(model) {
         note(format_args!("{} is not there: compiled in memory; `lolm compile` would keep it", path.display()));
         let named = spec::find(&model.display().to_string(), &Overrides::default())?;
         let sources = ProgramArgs::default().sources(&named.spec, &READING)?;
-        return in_memory(&named, &sources, Options::default());
+        return in_memory(&named, &sources, To::run_on(on.target()));
     }
     if !path.is_file() {
         let what = if folder.is_some() { "the folder of a run or of a model" } else { "an artifact" };

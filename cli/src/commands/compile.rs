@@ -1,13 +1,14 @@
 //! `lolm compile`: a spec becomes an artifact.
 use crate::commands::inspect::memory_of;
-use crate::compiler::{Dump, Emit, Time, compiled, module};
+use crate::compiler::{Dump, Emit, Time, To, compiled, module};
 use crate::inspect::plan::{Memory, Program, show_programs};
 use crate::output::{bytes, seconds, show};
-use crate::programs::{Kind, ProgramArgs, READING, USUAL, WeightsDtype};
+use crate::programs::{Kind, PrecisionArg, ProgramArgs, READING, USUAL, WeightsDtype};
 use crate::run_folder::RunFolder;
 use crate::spec::{self, Overrides};
 use anyhow::{Context, Result};
 use clap::Args;
+use lolm_codegen::Target;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -24,8 +25,11 @@ pub struct Compile {
     /// What the weights are stored as; with bf16, `--programs` is eval,prefill,decode unless it is given
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     weights_dtype: WeightsDtype,
-    /// What the code runs on
-    #[arg(long, default_value = "cpu")]
+    /// What products compute in; with bf16, for a GPU, their operands are rounded and their sums stay in f32
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    precision: PrecisionArg,
+    /// What the code runs on: cpu, which is x86-64 with AVX2 and FMA, cuda, which is cuda:sm_80, or cuda:sm_90a
+    #[arg(long, value_name = "TARGET", default_value = "cpu")]
     target: Target,
     /// The artifact [default: the spec's name with .lolm, or model.lolm in the folder of a model]
     #[arg(short, long, value_name = "FILE")]
@@ -42,12 +46,6 @@ pub struct Compile {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Debug)]
-pub enum Target {
-    /// x86-64 with AVX2 and FMA
-    Cpu,
 }
 
 /// What a compilation gave.
@@ -73,10 +71,11 @@ impl Compile {
         let usual: &[Kind] = if self.weights_dtype == WeightsDtype::F32 { &USUAL } else { &READING };
         let sources = self.programs.sources(&named.spec, usual)?;
         let dump = Dump { folder: self.dump.clone().unwrap_or_default(), stages: self.emit.clone() };
-        let Target::Cpu = self.target;
+        let (weights, precision) = (self.weights_dtype.into(), self.precision.into());
+        let to = To { weights, precision, target: self.target };
         let (compiled, m, passes) = match self.dry_run {
-            false => compiled(&named, &sources, self.weights_dtype.into(), &dump).map(|(c, m, t)| (Some(c), m, t))?,
-            true => module(&sources, self.weights_dtype.into(), &dump).map(|(m, t)| (None, m, t))?,
+            false => compiled(&named, &sources, to, &dump).map(|(c, m, t)| (Some(c), m, t))?,
+            true => module(&sources, to, &dump).map(|(m, t)| (None, m, t))?,
         };
         let beside = Path::new(&self.spec).is_dir().then(|| RunFolder(PathBuf::from(&self.spec)).artifact());
         let usual = || beside.unwrap_or_else(|| PathBuf::from(format!("{}.lolm", named.name)));

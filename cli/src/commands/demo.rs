@@ -2,7 +2,7 @@
 use crate::commands::compile::write_whole;
 use crate::commands::eval::{self, Found, ablation, table};
 use crate::commands::generate::{How, generate};
-use crate::compiler::{Dump, compiled};
+use crate::compiler::{Dump, To, compiled};
 use crate::data;
 use crate::device::Opened;
 use crate::output::{bytes, grouped, note, seconds, show};
@@ -14,7 +14,6 @@ use crate::training::{Job, Summary};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use lolm_models::spec::Override;
-use lolm_passes::pipeline::Options;
 use lolm_runtime::generate::Sampling;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -89,7 +88,7 @@ impl Demo {
 
         self.tell(format_args!("1. compile: lolm-demo to {}", folder.artifact().display()));
         let sources = ProgramArgs::default().sources(&named.spec, &USUAL)?;
-        let (artifact, module, times) = compiled(&named, &sources, Options::default(), &Dump::default())?;
+        let (artifact, module, times) = compiled(&named, &sources, To::default(), &Dump::default())?;
         write_whole(&folder.artifact(), &artifact.bytes)?;
         write_whole(&folder.0.join("held-out.txt"), held_out)?;
         let compile_seconds: f64 = times.iter().map(|t| t.seconds).sum();

@@ -1,5 +1,5 @@
 //! `lolm inspect`: what a spec or an artifact consists of, without allocating its weights.
-use crate::compiler::{Dump, module, write};
+use crate::compiler::{Dump, To, module, write};
 use crate::draw::{self, Drawing};
 use crate::inspect::graph::{Operations, Raised};
 use crate::inspect::params::Parameters;
@@ -174,7 +174,7 @@ impl Inspect {
     }
 
     fn module(&self, named: &Named) -> Result<()> {
-        let (m, _) = module(&self.sources(named)?, Options::default(), &Dump::default())?;
+        let (m, _) = module(&self.sources(named)?, To::default(), &Dump::default())?;
         self.draw(|| m.plans.iter().map(|p| draw::of_plan(p, &m.kernels)).collect())?;
         match (self.stage == Some(Stage::Kernels), self.text) {
             (true, true) => m.kernels.iter().for_each(say),

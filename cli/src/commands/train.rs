@@ -1,6 +1,6 @@
 //! `lolm train`: a spec or an artifact and texts become a trained model.
 use crate::commands::compile::write_whole;
-use crate::compiler::{Dump, compiled};
+use crate::compiler::{Dump, To, compiled};
 use crate::data;
 use crate::device::Where;
 use crate::model_folder::{copy_texts, folder_of, has_weights, is_model};
@@ -11,9 +11,9 @@ use crate::spec::{self, Named, Overrides, is_artifact};
 use crate::training::{Job, Summary, same_programs};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
+use lolm_codegen::Target;
 use lolm_models::Spec;
 use lolm_models::spec::Override;
-use lolm_passes::pipeline::Options;
 use lolm_runtime::Artifact;
 use lolm_runtime::train::Outcome;
 use serde::Serialize;
@@ -101,7 +101,7 @@ impl Train {
         }
         let artifact = match start.artifact {
             Some(a) => a,
-            None => self.compile(&start)?,
+            None => self.compile(&start, on.target())?,
         };
         let done = job.run(artifact)?;
         let finished = done.outcome == Outcome::Finished;
@@ -179,10 +179,10 @@ impl Train {
         Ok(Start { name, spec, folder, texts, weights: None, artifact: Some(artifact) })
     }
 
-    fn compile(&self, start: &Start) -> Result<Artifact> {
+    fn compile(&self, start: &Start, target: Target) -> Result<Artifact> {
         let named = Named { name: start.name.clone(), spec: start.spec.clone(), folder: start.texts.clone() };
         let sources = self.programs.sources(&named.spec, &USUAL)?;
-        let (compiled, _, times) = compiled(&named, &sources, Options::default(), &Dump::default())?;
+        let (compiled, _, times) = compiled(&named, &sources, To::run_on(target), &Dump::default())?;
         let path = start.folder.artifact();
         write_whole(&path, &compiled.bytes)?;
         if !self.json {

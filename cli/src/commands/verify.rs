@@ -1,10 +1,10 @@
 //! `lolm verify`: a golden case, compiled and run, against the numbers in its folder.
-use crate::commands::compile::Target;
 use crate::device::Where;
 use crate::output::show;
 use crate::verify::{Case, Results};
 use anyhow::{Result, bail};
 use clap::Args;
+use lolm_codegen::Target;
 use std::path::PathBuf;
 
 /// Compile and run a golden case, and compare every number with those in its folder
@@ -12,9 +12,9 @@ use std::path::PathBuf;
 pub struct Verify {
     /// A folder with case.json, model.safetensors, io.safetensors and grads.safetensors
     folder: PathBuf,
-    /// What the code runs on
-    #[arg(long, default_value = "cpu")]
-    target: Target,
+    /// What the case is compiled for: cpu, cuda, cuda:sm_80 or cuda:sm_90a [default: what the device runs]
+    #[arg(long, value_name = "TARGET")]
+    target: Option<Target>,
     #[command(flatten)]
     on: Where,
     /// Print JSON
@@ -24,10 +24,9 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self) -> Result<()> {
-        let Target::Cpu = self.target;
         let on = self.on.open()?;
         let case = Case::load(&self.folder)?;
-        let results = crate::verify::run(&case, &on)?;
+        let results = crate::verify::run(&case, &on, self.target.unwrap_or_else(|| on.target()))?;
         show(self.json, &results, Results::show)?;
         let wrong: Vec<String> = results.wrong().map(|r| format!("{} {}", r.kind, r.name)).collect();
         match wrong.len() {

@@ -1,14 +1,15 @@
 //! Runs the programs of a golden case and compares what they give.
 use super::case::{Case, Tensor as Theirs};
 use super::{GRADIENTS, OUTPUTS, Results, Row, Shaped};
-use crate::compiler::in_memory;
+use crate::compiler::{To, in_memory};
 use crate::device::Opened;
 use crate::programs::adamw;
 use crate::spec::Named;
 use anyhow::{Context, Result};
+use lolm_codegen::Target;
 use lolm_models::{Noise, Program, build};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Options, Source};
+use lolm_passes::pipeline::{Goal, Source};
 use lolm_runtime::weights::{self, Purpose};
 use lolm_runtime::{Data, Model, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +26,9 @@ struct Runner<'a> {
 }
 
 /// Compiles the case, runs it and compares everything.
-pub fn run(case: &Case, on: &Opened) -> Result<Results> {
+pub fn run(case: &Case, on: &Opened, target: Target) -> Result<Results> {
     let named = Named { name: case.name.clone(), spec: case.spec.clone(), folder: Some(case.folder.clone()) };
-    let model = on.load(in_memory(&named, &sources(case)?, Options::default())?)?;
+    let model = on.load(in_memory(&named, &sources(case)?, To::run_on(target))?)?;
     let mut r = Runner { case, model, rows: vec![] };
     r.load()?;
     r.outputs()?;

@@ -1,6 +1,6 @@
 //! `lolm bench compile`: the time of each pass, the peak of memory, and whether the bytes are the same every time.
 use super::{least, median};
-use crate::compiler::{Dump, Time, compiled};
+use crate::compiler::{Dump, Time, To, compiled};
 use crate::output::{bytes, seconds, show};
 use crate::peak;
 use crate::programs::{ProgramArgs, USUAL};
@@ -10,7 +10,6 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use lolm_codegen::Compiled;
 use lolm_models::spec::{Family, Override};
-use lolm_passes::pipeline::Options;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -110,7 +109,7 @@ impl Runs {
         let start = Instant::now();
         let sources = programs.sources(&self.named.spec, &USUAL)?;
         let built = start.elapsed().as_secs_f64();
-        let (c, module, passes) = compiled(&self.named, &sources, Options::default(), &Dump::default())?;
+        let (c, module, passes) = compiled(&self.named, &sources, To::default(), &Dump::default())?;
         self.times.push(start.elapsed().as_secs_f64());
         let same = self.last.as_ref().is_none_or(|last| last.bytes == c.bytes);
         ensure!(same, "bug: two compilations of {} gave different bytes", self.named.name);

@@ -1,7 +1,7 @@
 //! `lolm bench decode`: tokens a second, and the weights read for them against what the memory can give.
 use super::profile::{Share, shares, table};
 use super::{least, median};
-use crate::compiler::in_memory;
+use crate::compiler::{To, in_memory};
 use crate::device::Where;
 use crate::output::{bytes, seconds, show};
 use crate::programs::{Kind, ProgramArgs, WeightsDtype};
@@ -73,7 +73,11 @@ impl Decode {
         let on = self.on.open()?;
         let named = spec::find(&self.spec, &self.overrides)?;
         let sources = ProgramArgs::default().sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
-        let mut model = on.load(in_memory(&named, &sources, self.weights_dtype.into())?)?;
+        let mut model = on.load(in_memory(
+            &named,
+            &sources,
+            To { weights: self.weights_dtype.into(), target: on.target(), ..To::default() },
+        )?)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let weight_bytes = weight_bytes(model.plan(model.program("decode")?));
         let settings = crate::training::settings(&named.spec, None, None);

@@ -1,7 +1,7 @@
 //! `lolm bench prefill`: how fast a prompt is taken in, how fast its products are alone, and how fast a public library
 //! computes the same products in the same sitting.
 use super::{least, median};
-use crate::compiler::module;
+use crate::compiler::{To, module};
 use crate::output::{scaled, seconds, show};
 use crate::programs::{Kind as ProgramKind, ProgramArgs, WeightsDtype};
 use crate::spec::{self, Overrides};
@@ -81,7 +81,8 @@ impl Prefill {
         let named = spec::find(&self.spec, &self.overrides)?;
         let programs = ProgramArgs { prefill: self.prefill.clone(), ..Default::default() };
         let sources = programs.sources(&named.spec, &[ProgramKind::Prefill, ProgramKind::Decode])?;
-        let (mut m, _) = module(&sources, self.weights_dtype.into(), &Default::default())?;
+        let (mut m, _) =
+            module(&sources, To { weights: self.weights_dtype.into(), ..To::default() }, &Default::default())?;
         // Beside each program, one of its products alone, on the same memory.
         let alone: Vec<Plan> = m.plans.iter().map(products_alone).collect();
         m.plans.extend(alone);

@@ -1,7 +1,7 @@
 //! `lolm bench train`: how long a training step takes, and where the time goes.
 use super::profile::{Share, shares, table};
 use super::{least, median, tokens};
-use crate::compiler::in_memory;
+use crate::compiler::{To, in_memory};
 use crate::device::Where;
 use crate::output::{scaled, seconds, show};
 use crate::peak;
@@ -9,7 +9,6 @@ use crate::programs::{Kind, ProgramArgs};
 use crate::spec::{self, Overrides};
 use anyhow::Result;
 use clap::Args;
-use lolm_passes::pipeline::Options;
 use lolm_runtime::bench::Profile;
 use lolm_runtime::train::Trainer;
 use lolm_runtime::weights;
@@ -68,7 +67,7 @@ impl Train {
         let named = spec::find(&self.spec, &self.overrides)?;
         let programs = ProgramArgs { batch: self.batch, seq: self.seq, ..Default::default() };
         let sources = programs.sources(&named.spec, &[Kind::Train])?;
-        let mut model = on.load(in_memory(&named, &sources, Options::default())?)?;
+        let mut model = on.load(in_memory(&named, &sources, To::run_on(on.target()))?)?;
         peak::reset();
         weights::init(&mut model, named.spec.training.seed as u64);
         let t = &named.spec.training;
