@@ -1,6 +1,7 @@
 //! What a run shows as it goes: a bar on a terminal, a line now and then elsewhere.
 use crate::output::note;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lolm_runtime::cuda::device::DeviceError;
 use lolm_runtime::train::{CheckpointError, Report, Watch};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -88,6 +89,9 @@ impl Watch for Progress {
     }
     fn resumed(&mut self, step: u64, path: &Path) {
         self.say(format!("resumed at step {step} from {}", path.display()));
+    }
+    fn waited(&mut self, why: &DeviceError) {
+        self.say(format!("the run waited for its checkpoint, of which the device could hold no copy: {why}"));
     }
     fn damaged(&mut self, error: &CheckpointError) {
         note(format_args!("passed over: {error}"));

@@ -4,6 +4,7 @@ use crate::progress::{Progress, interrupt};
 use crate::run_folder::RunFolder;
 use anyhow::{Result, ensure};
 use lolm_models::Spec;
+use lolm_runtime::cuda::device::DeviceError;
 use lolm_runtime::generate::Settings;
 use lolm_runtime::train::{
     CheckpointError, Config, LearningRate, Outcome, Report, Run, Temperature, Tokens, Trainer, Watch,
@@ -174,6 +175,9 @@ impl Watch for Last {
     }
     fn resumed(&mut self, step: u64, path: &Path) {
         self.inner.resumed(step, path);
+    }
+    fn waited(&mut self, why: &DeviceError) {
+        self.inner.waited(why);
     }
     fn damaged(&mut self, error: &CheckpointError) {
         self.inner.damaged(error);

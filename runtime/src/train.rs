@@ -12,7 +12,7 @@ mod data;
 mod metrics;
 mod run;
 mod schedule;
-pub use checkpoint::{CheckpointError, Checkpoints, Match, Saved};
+pub use checkpoint::{CheckpointError, Checkpoints, Match, Saved, Saving};
 pub use data::{DataError, Sampler, Tokens};
 pub use metrics::Metrics;
 pub use run::{Outcome, Run, Watch};

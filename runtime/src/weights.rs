@@ -18,7 +18,7 @@ mod write;
 pub use files::{Stored, WeightFiles};
 pub use init::init;
 pub use names::{Published, ours, published};
-pub use write::{Entry, entries, header, write_safetensors, write_weights};
+pub use write::{Entry, entries, header, weights, write_safetensors, write_weights};
 
 /// The file of a folder of weights.
 pub const FILE: &str = "model.safetensors";

@@ -61,6 +61,18 @@ fn devices_that_are_not_there() {
 }
 
 #[test]
+fn artifacts_of_another_target() {
+    let f = Folder::new("targets");
+    f.write("text.txt", prose(600));
+    f.lolm(&format!("compile lolm-demo {SMALL} --target cuda -o gpu.lolm")).ok();
+    let said = ["the artifact is for cuda:sm_80", "--device cuda", "--target cpu"];
+    f.lolm("train gpu.lolm --data text.txt --out run").fails(&said);
+    let ran = f.lolm("compile lolm-demo --target cuda:sm_12");
+    assert_eq!(ran.code(), Some(2));
+    assert!(ran.stderr().contains("no target `cuda:sm_12`"), "{}", ran.stderr());
+}
+
+#[test]
 fn texts_that_do_not_fit() {
     let f = Folder::new("texts");
     f.write("short.txt", "abc");

@@ -5,8 +5,11 @@
 //! file). It is written under another name, synced to disk, and renamed; a process killed or a disk filled at any moment
 //! leaves the earlier checkpoints as they were. Resuming takes the newest one whose hashes are right.
 use super::{Progress, Trainer};
+use crate::cpu::machine::MachineError;
+use crate::cuda::device::DeviceError;
 use crate::model::Model;
-use crate::weights::{self, FILE, Purpose, WeightsError, entries, write_safetensors, write_weights};
+use crate::tensors::Tensors;
+use crate::weights::{self, Entry, FILE, Purpose, WeightsError, entries, weights, write_safetensors};
 use lolm_ir::plan::Place;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 const STATES: &str = "state.safetensors";
 const RECORD: &str = "trainer.json";
@@ -61,6 +65,10 @@ pub enum CheckpointError {
     Other { path: PathBuf, what: &'static str, expected: String, found: String },
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    #[error("the checkpoint cannot be taken: {0}")]
+    Device(#[from] DeviceError),
+    #[error("the checkpoint cannot be brought here: {0}")]
+    Copy(#[from] MachineError),
 }
 
 /// `trainer.json`.
@@ -85,6 +93,19 @@ struct FileRecord {
 }
 
 impl Record {
+    /// Where a run stands; its files come later.
+    fn of(t: &Trainer) -> Record {
+        Record {
+            format: FORMAT,
+            progress: t.progress,
+            seed: t.config.seed,
+            artifact: t.model.artifact().id(),
+            tokens: t.tokens.len(),
+            data: t.data_hash.clone(),
+            files: vec![],
+            check: String::new(),
+        }
+    }
     fn json(&self) -> Vec<u8> {
         // A record has no maps and no floats, so this cannot fail; an empty file would be refused on reading.
         serde_json::to_vec_pretty(self).unwrap_or_default()
@@ -97,42 +118,44 @@ impl Record {
 impl Checkpoints {
     /// Saves where a run stands. Returns the new folder.
     pub fn save(&self, t: &Trainer) -> Result<PathBuf, CheckpointError> {
-        let name = format!("{PREFIX}{:08}", t.progress.step);
+        let touched = trained_states(t);
+        let states = entries(t.model.states(), |n| touched.contains(n));
+        let params = weights(t.model.params());
+        // What could not be fetched is no checkpoint.
+        t.model.check()?;
+        self.keep(Record::of(t), &params, &states)
+    }
+
+    /// Saves where a run stands while it goes on, if it runs on a device: a copy is taken there, and brought here, written
+    /// and published by a thread of its own. Elsewhere it is saved when this returns.
+    pub fn begin(&self, t: &mut Trainer) -> Result<Saving, CheckpointError> {
+        let touched = trained_states(t);
+        let Some(copied) = t.model.copied(|name| touched.contains(name))? else {
+            return self.save(t).map(Saving::done);
+        };
+        let (to, record) = (self.clone(), Record::of(t));
+        let write = move || {
+            let [params, states] = copied.read()?;
+            to.keep(record, &weights(Tensors::here(&params)), &entries(Tensors::here(&states), |_| true))
+        };
+        let failed = |source| CheckpointError::Write { path: self.folder.clone(), source };
+        let thread = std::thread::Builder::new().name("lolm-checkpoint".into()).spawn(write).map_err(failed)?;
+        Ok(Saving { path: None, thread: Some(thread) })
+    }
+
+    /// Writes a checkpoint of these tensors under another name, and publishes it.
+    fn keep(&self, record: Record, params: &[Entry], states: &[Entry]) -> Result<PathBuf, CheckpointError> {
+        let step = record.progress.step;
+        let name = format!("{PREFIX}{step:08}");
         let (path, unfinished) = (self.folder.join(&name), self.folder.join(format!("{UNFINISHED}{name}")));
-        let written = self.write(t, &unfinished).and_then(|()| self.publish(&unfinished, &path));
-        if let Err(source) = written {
+        let written = write_folder(record, params, states, &unfinished);
+        if let Err(source) = written.and_then(|()| self.publish(&unfinished, &path)) {
             // What is left of it only takes space; if even that cannot be removed, the next save will try again.
             let _ = fs::remove_dir_all(&unfinished);
             return Err(CheckpointError::Write { path, source });
         }
-        self.prune(t.progress.step).map_err(|source| CheckpointError::Write { path: path.clone(), source })?;
+        self.prune(step).map_err(|source| CheckpointError::Write { path: path.clone(), source })?;
         Ok(path)
-    }
-
-    fn write(&self, t: &Trainer, folder: &Path) -> io::Result<()> {
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
-        }
-        fs::create_dir_all(folder)?;
-        let touched = trained_states(t);
-        let states = entries(t.model.states(), |n| touched.contains(n));
-        let params = write_file(folder, FILE, |to| write_weights(to, t.model.params()))?;
-        let states = write_file(folder, STATES, |to| write_safetensors(to, &states))?;
-        let mut record = Record {
-            format: FORMAT,
-            progress: t.progress,
-            seed: t.config.seed,
-            artifact: t.model.artifact().id(),
-            tokens: t.tokens.len(),
-            data: t.data_hash.clone(),
-            files: vec![params, states],
-            check: String::new(),
-        };
-        record.check = record.sum();
-        let mut file = File::create(folder.join(RECORD))?;
-        file.write_all(&record.json())?;
-        file.sync_all()?;
-        sync_folder(folder)
     }
 
     /// Gives a finished folder its name. A folder of that name, from a run that was resumed earlier, makes way.
@@ -188,6 +211,39 @@ impl Checkpoints {
             }
         }
         Ok((None, broken))
+    }
+}
+
+/// A checkpoint that may still be on its way.
+pub struct Saving {
+    path: Option<PathBuf>,
+    thread: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
+}
+
+impl Saving {
+    pub(super) fn done(path: PathBuf) -> Saving {
+        Saving { path: Some(path), thread: None }
+    }
+    /// True if waiting for it takes no time.
+    pub fn is_done(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+    /// Waits for it. Returns the new folder.
+    pub fn finish(mut self) -> Result<PathBuf, CheckpointError> {
+        match (self.path.take(), self.thread.take()) {
+            (_, Some(thread)) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            (Some(path), None) => Ok(path),
+            (None, None) => Ok(PathBuf::new()),
+        }
+    }
+}
+
+impl Drop for Saving {
+    fn drop(&mut self) {
+        // A run that ends with an error says that one; what was begun before is still brought to its end.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -278,6 +334,21 @@ fn trained_states(t: &Trainer) -> BTreeSet<String> {
         Place::Table(_) | Place::Input(_) | Place::Output(_) => None,
     };
     t.model.plan(t.program).buffers.iter().filter_map(|b| place(&b.place)).collect()
+}
+
+fn write_folder(mut record: Record, params: &[Entry], states: &[Entry], folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    for (name, tensors) in [(FILE, params), (STATES, states)] {
+        record.files.push(write_file(folder, name, |to| write_safetensors(to, tensors))?);
+    }
+    record.check = record.sum();
+    let mut file = File::create(folder.join(RECORD))?;
+    file.write_all(&record.json())?;
+    file.sync_all()?;
+    sync_folder(folder)
 }
 
 /// Writes a file, hashing it on the way, and syncs it.

@@ -1,5 +1,6 @@
 //! The loop of a run: steps, metrics, checkpoints, and somebody who watches and may ask to stop.
-use super::{CheckpointError, Checkpoints, Match, Metrics, Report, TrainError, Trainer};
+use super::{CheckpointError, Checkpoints, Match, Metrics, Report, Saving, TrainError, Trainer};
+use crate::cuda::device::DeviceError;
 use crate::model::ModelError;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -10,6 +11,8 @@ pub trait Watch {
     fn step(&mut self, report: &Report, tokens_per_second: f64) -> bool;
     fn saved(&mut self, _path: &Path) {}
     fn resumed(&mut self, _step: u64, _path: &Path) {}
+    /// The run waits while a checkpoint is written, for want of memory for a copy.
+    fn waited(&mut self, _why: &DeviceError) {}
     /// A checkpoint that was passed over because it is damaged.
     fn damaged(&mut self, _error: &CheckpointError) {}
 }
@@ -38,7 +41,7 @@ impl Run {
         let open = |path: &PathBuf| Metrics::open(path, t.progress.step).map_err(|e| failed(path, e));
         let mut metrics = self.metrics.as_ref().map(open).transpose()?;
         let mut outcome = Outcome::Finished;
-        let mut saved = t.progress.step;
+        let mut saver = Saver { to: self.checkpoints.as_ref(), saved: t.progress.step, saving: None };
         while t.progress.step < t.config.steps && outcome == Outcome::Finished {
             let start = Instant::now();
             t.step();
@@ -52,10 +55,14 @@ impl Run {
                 outcome = Outcome::Stopped;
             }
             if self.checkpoints.as_ref().is_some_and(|c| c.interval > 0 && t.progress.step.is_multiple_of(c.interval)) {
-                self.save(t, watch, &mut saved)?;
+                saver.begin(t, watch)?;
+            }
+            if saver.saving.as_ref().is_some_and(Saving::is_done) {
+                saver.finish(watch)?;
             }
         }
-        self.save(t, watch, &mut saved)?;
+        saver.begin(t, watch)?;
+        saver.finish(watch)?;
         Ok(outcome)
     }
 
@@ -69,12 +76,36 @@ impl Run {
         }
         Ok(())
     }
+}
 
-    /// Saves unless this step is saved already.
-    fn save(&self, t: &Trainer, watch: &mut dyn Watch, saved: &mut u64) -> Result<(), TrainError> {
-        if let Some(c) = self.checkpoints.as_ref().filter(|_| *saved != t.progress.step) {
-            watch.saved(&c.save(t)?);
-            *saved = t.progress.step;
+/// Saves checkpoints, one at a time.
+struct Saver<'a> {
+    to: Option<&'a Checkpoints>,
+    /// The last step that was saved, or is being saved.
+    saved: u64,
+    saving: Option<Saving>,
+}
+
+impl Saver<'_> {
+    /// Begins to save, unless this step is saved already. An earlier checkpoint comes to its end first.
+    fn begin(&mut self, t: &mut Trainer, watch: &mut dyn Watch) -> Result<(), TrainError> {
+        let Some(c) = self.to.filter(|_| self.saved != t.progress.step) else { return Ok(()) };
+        self.finish(watch)?;
+        self.saving = Some(match c.begin(t) {
+            Err(CheckpointError::Device(e @ DeviceError::Memory { .. })) => {
+                watch.waited(&e);
+                Saving::done(c.save(t)?)
+            }
+            other => other?,
+        });
+        self.saved = t.progress.step;
+        Ok(())
+    }
+
+    /// Waits for the checkpoint that is on its way.
+    fn finish(&mut self, watch: &mut dyn Watch) -> Result<(), TrainError> {
+        if let Some(saving) = self.saving.take() {
+            watch.saved(&saving.finish()?);
         }
         Ok(())
     }

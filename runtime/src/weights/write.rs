@@ -25,8 +25,8 @@ pub fn entries(store: Tensors<'_>, chosen: impl Fn(&str) -> bool) -> Vec<Entry<'
     order.into_iter().map(make).collect()
 }
 
-/// The tensors that the parameters of a store are published as, sorted by name.
-fn weights(store: Tensors<'_>) -> Vec<Entry<'_>> {
+/// The tensors that parameters are published as, sorted by name.
+pub fn weights(store: Tensors<'_>) -> Vec<Entry<'_>> {
     let mut all = vec![];
     for (slot, s) in store.slots().iter().enumerate() {
         for part in published(&s.name, &s.shape) {

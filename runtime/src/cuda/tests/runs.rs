@@ -1,5 +1,8 @@
 //! The same model on the CPU and on the emulator: training, checkpoints and generation give the same bits.
 use super::kernels::{ported, steps_kernel, toy_step};
+use crate::cuda::device::{
+    Address, Device, DeviceError, Entry, Kernel, Launch, MemoryInfo, Prepared, Sequence, Snapshot,
+};
 use crate::cuda::emulator::Emulator;
 use crate::generate::{Generated, Generator, Sampling, Settings};
 use crate::testing::{steps, toy};
@@ -100,6 +103,57 @@ fn checkpoints_are_written_beside_the_run_and_hold_the_bits_of_their_step() {
     let mut resumed = on_gpu(30);
     assert_eq!(run.go(&mut resumed, &mut StopAt(0, vec![])).unwrap(), Outcome::Finished);
     assert_eq!(bits(&resumed), at[30]);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// A device without room for a second copy of anything.
+struct Full(Emulator);
+
+#[rustfmt::skip]
+impl Device for Full {
+    fn name(&self) -> String { self.0.name() }
+    fn accepts(&self, a: &str) -> Result<(), DeviceError> { self.0.accepts(a) }
+    fn memory(&self) -> Result<MemoryInfo, DeviceError> { self.0.memory() }
+    fn alloc(&self, sizes: &[usize]) -> Result<Vec<Address>, DeviceError> { self.0.alloc(sizes) }
+    fn free(&self, a: &[Address]) -> Result<(), DeviceError> { self.0.free(a) }
+    fn upload(&self, to: Address, x: &[u8]) -> Result<(), DeviceError> { self.0.upload(to, x) }
+    fn download(&self, from: Address, to: &mut [u8]) -> Result<(), DeviceError> { self.0.download(from, to) }
+    fn copy(&self, from: Address, to: Address, n: usize) -> Result<(), DeviceError> { self.0.copy(from, to, n) }
+    fn fill(&self, at: Address, n: usize, x: u8) -> Result<(), DeviceError> { self.0.fill(at, n, x) }
+    fn forget(&self, at: Address, n: usize) -> Result<(), DeviceError> { self.0.forget(at, n) }
+    fn load(&self, ptx: &str, e: &[Entry]) -> Result<Vec<Kernel>, DeviceError> { self.0.load(ptx, e) }
+    fn launch(&self, l: &Launch) -> Result<(), DeviceError> { self.0.launch(l) }
+    fn prepare(&self, p: &Sequence) -> Result<Prepared, DeviceError> { self.0.prepare(p) }
+    fn run(&self, p: Prepared) -> Result<(), DeviceError> { self.0.run(p) }
+    fn time(&self, p: Prepared, times: &mut [u64]) -> Result<(), DeviceError> { self.0.time(p, times) }
+    fn synchronize(&self) -> Result<(), DeviceError> { self.0.synchronize() }
+    fn snapshot(&self, _: &[(Address, usize)]) -> Result<Box<dyn Snapshot>, DeviceError> {
+        let device = self.name();
+        Err(DeviceError::Memory { device, asked: 64, free: 0, total: 64, what: String::new() })
+    }
+}
+
+#[test]
+fn a_run_waits_for_its_checkpoint_where_a_copy_has_no_room_and_says_so() {
+    struct Waited(usize);
+    impl Watch for Waited {
+        fn step(&mut self, _: &Report, _: f64) -> bool {
+            true
+        }
+        fn waited(&mut self, why: &DeviceError) {
+            assert!(why.to_string().starts_with("not enough memory"), "{why}");
+            self.0 += 1;
+        }
+    }
+    let folder = folder("full");
+    let checkpoints = Checkpoints { folder: folder.clone(), interval: 3, keep_latest_k: 0 };
+    let mut t = trainer(Model::load_on(gpu_toy(), Arc::new(Full(Emulator::default()))).unwrap(), 6);
+    let mut watch = Waited(0);
+    Run { checkpoints: Some(checkpoints.clone()), metrics: None }.go(&mut t, &mut watch).unwrap();
+    assert_eq!(watch.0, 2);
+    let mut back = on_gpu(6);
+    back.restore(&checkpoints.latest().unwrap().0.unwrap(), Match::Exact).unwrap();
+    assert_eq!(bits(&back), bits(&t));
     fs::remove_dir_all(folder).unwrap();
 }
 
