@@ -13,7 +13,7 @@ impl<E: Emit> Gen<'_, E> {
         let range = self.e.range(size);
         let full = match range {
             _ if multiple % step == 0 => size,
-            Some((_, most)) if most < step => self.e.coord(0),
+            Some((_, most)) if most <= step => self.e.coord(0),
             _ => {
                 let zero = self.e.coord(0);
                 self.whole_steps(zero, size, step)
@@ -24,12 +24,12 @@ impl<E: Emit> Gen<'_, E> {
         parts.push(Part { lo, hi: middle, shape: all, accs: all, masked, tail: Tail::None, count });
         if multiple % step != 0 {
             // Vectors that no lane needs are left out where that is known.
-            let most = range.map_or(step, |(_, most)| if most < step { most } else { step });
+            let most = range.map_or(step, |(_, most)| most.min(step));
             let rest = self.e.known(size).map_or(most, |n| n % step);
             let shape = Shape::Vectors((rest as usize).div_ceil(self.e.lanes()));
             let count = match (self.e.known(size), range) {
                 (Some(n), _) => Some((n % step != 0) as i64),
-                (None, Some((least, most))) if least > 0 && most < step => Some(1),
+                (None, Some((least, most))) if least > 0 && most <= step => Some(1),
                 _ => None,
             };
             let tail = self.e.known(size).map_or(Tail::Unknown, |n| Tail::After(n % step));
