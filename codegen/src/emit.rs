@@ -106,6 +106,18 @@ pub trait Emit {
     fn whole_share(&self) -> Option<i64> {
         None
     }
+    /// The number of this call among those that do one unit together.
+    fn member(&mut self) -> Self::C {
+        self.coord(0)
+    }
+    /// True for the first of them, where there are several.
+    fn first_member(&mut self) -> Option<Self::V> {
+        None
+    }
+    /// The values of every member, in their order; all members must get here.
+    fn exchange(&mut self, values: &[Self::V]) -> Vec<Vec<Self::V>> {
+        vec![values.to_vec()]
+    }
     /// A comment on the instructions that follow: the kernel's line that they serve.
     fn note(&mut self, line: u32);
 

@@ -13,6 +13,7 @@ mod level;
 mod machine;
 mod nest;
 mod pack;
+mod partial;
 mod place;
 pub mod ptx;
 pub mod schedule;
@@ -20,6 +21,7 @@ mod sink;
 mod stream;
 mod tail;
 mod target;
+mod team;
 
 pub use generators::{Claim, claim};
 pub use pack::{Compiled, Info, KernelReport, Report, compile, compile_for};

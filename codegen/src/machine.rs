@@ -18,12 +18,19 @@ pub struct Machine {
     pub shortest_fold: u32,
     /// The smallest part of the lane axis that is a unit.
     pub lane_tile: u32,
+    /// Elements of an axis that is folded along the lanes, or along a loop, that a member of a team has at least; and the
+    /// most members.
+    pub member_lanes: u32,
+    pub member_loop: u32,
+    pub members: u32,
     /// Elements of 4 bytes in one cache line.
     pub cache_line: i64,
     /// The longest axis that is unrolled, and how many registers a value may take. On the CPU longer ones are faster as
     /// loops, even for the states of a scan: arrays in the first cache cost less than code that leaves it.
     pub short: u32,
     pub short_product: u32,
+    /// The longest axis of a scan's states that is.
+    pub short_state: u32,
 }
 
 /// A core with vectors of 128 bits.
@@ -36,9 +43,13 @@ pub const CPU: Machine = Machine {
     shortest_lanes: 4,
     shortest_fold: 4,
     lane_tile: 64,
+    member_lanes: 0,
+    member_loop: 0,
+    members: 1,
     cache_line: 16,
     short: 4,
     short_product: 8,
+    short_state: 4,
 };
 
 /// Warps on 132 processors with eight or more each.
@@ -51,7 +62,11 @@ pub const GPU: Machine = Machine {
     shortest_lanes: 1,
     shortest_fold: 32,
     lane_tile: 32,
+    member_lanes: 4096,
+    member_loop: 128,
+    members: 16,
     cache_line: 16,
-    short: 16,
+    short: 4,
     short_product: 32,
+    short_state: 32,
 };

@@ -7,7 +7,8 @@
 //!
 //! Where lanes can be masked there are whole tiles and one more, whose last lanes rest; partial results stay where they are.
 use crate::emit::Emit;
-use crate::eval::{Acc, At, Fail, Gen, Gives, Inst, Key, Keyed, Tile, with};
+use crate::eval::{Acc, At, Fail, Gen, Gives, Keyed, Tile};
+use crate::partial::{Partial, Shape};
 use crate::sink::Sink;
 use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, View};
 use lolm_ir::op::Binary;
@@ -27,13 +28,6 @@ pub struct Part<C> {
     pub count: Option<i64>,
 }
 
-/// How many elements an iteration takes: some vectors, or one element.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Shape {
-    Vectors(usize),
-    Single,
-}
-
 /// Which lanes of a step go beyond the end of a loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
@@ -41,12 +35,6 @@ pub enum Tail {
     /// All after so many elements.
     After(i64),
     Unknown,
-}
-
-/// The partial results of the folds of a loop, and their shape.
-struct Partial<V> {
-    shape: Shape,
-    accs: BTreeMap<Key, Acc<V>>,
 }
 
 /// What a loop carries: the states of scans, the partial results of folds.
@@ -123,8 +111,11 @@ impl<E: Emit> Gen<'_, E> {
                 self.set(*last, &i, h);
             }
         }
-        let single = self.partial(x, folds, partial, Shape::Single)?;
-        for ((f, i), acc) in single.accs {
+        let mut single = self.partial(x, folds, partial, Shape::Single)?.accs;
+        if self.team_along(x).is_some() && !single.is_empty() {
+            single = self.join_team(single)?;
+        }
+        for ((f, i), acc) in single {
             self.set(f, &i, acc.at.unwrap_or(acc.x));
         }
         Ok(())
@@ -170,16 +161,25 @@ impl<E: Emit> Gen<'_, E> {
         let bounded = range.lo.is_some() || range.hi.is_some();
         let tile = self.tiles[x.0 as usize].filter(|_| !sinks.is_empty());
         let whole = Tile { lo: self.e.coord(0), size: self.e.coord(range.len as i64), multiple: range.len as i64 };
-        let Tile { lo, size, multiple } = tile.unwrap_or(whole);
+        let team = self.team_along(x);
         // Stores cover all of the axis, but for those that its end guards; and bounds that differ between instances cannot
         // bound one loop.
         let confined = sinks.iter().all(|s| self.ends_with(*s, x));
         let clip = bounded && confined && self.k.bounds(x).all(|b| self.is_single(b));
-        let clip_to = if clip { Some(self.clip(x)?) } else { None };
+        let mut clip_to = if clip { Some(self.clip(x)?) } else { None };
+        let mut has_lo = range.lo.is_some();
+        let Tile { lo, size, multiple } = match (team, clip_to) {
+            (Some(t), Some(to)) => {
+                (clip_to, has_lo) = (Some(self.member_clip(t, to)), true);
+                whole
+            }
+            (Some(t), None) => self.member_tile(t),
+            (None, _) => tile.unwrap_or(whole),
+        };
         let mut parts = vec![];
         if self.e.masks_tail() && self.has_lanes(x, scans) {
             match clip_to {
-                Some(to) => self.clipped_masked(&mut parts, size, multiple, to, range.lo.is_some()),
+                Some(to) => self.clipped_masked(&mut parts, size, multiple, to, has_lo),
                 None => self.whole_masked(&mut parts, Tile { lo, size, multiple }, bounded),
             }
             return Ok(parts);
@@ -189,7 +189,7 @@ impl<E: Emit> Gen<'_, E> {
             let step = self.step(shape);
             let end = if multiple % step == 0 { size } else { self.whole_steps(at, size, step) };
             match clip_to {
-                Some(to) => self.clipped(&mut parts, (at, end), to, shape, range.lo.is_some()),
+                Some(to) => self.clipped(&mut parts, (at, end), to, shape, has_lo),
                 None => {
                     let count = self.count(at, end, step);
                     let (lo, hi) = (self.e.coord_add(lo, at), self.e.coord_add(lo, end));
@@ -312,114 +312,6 @@ impl<E: Emit> Gen<'_, E> {
             Ok(self.e.coord_min(c, len))
         };
         Ok((bound(range.lo, zero)?, bound(range.hi, len)?))
-    }
-
-    /// Partial results brought into the shape that the next part works in, or fresh ones.
-    fn partial(&mut self, x: KAxis, folds: &[KValue], from: Option<Partial<E::V>>, to: Shape) -> Gives<Partial<E::V>> {
-        let mut accs = BTreeMap::new();
-        for f in folds {
-            for i in self.insts(self.k.value(*f).axes) {
-                match &from {
-                    None => self.fresh(x, (*f, i), to, &mut accs)?,
-                    Some(p) if p.shape == to => accs.extend(self.of(x, p, (*f, i))),
-                    Some(p) => {
-                        let acc = self.narrow(x, p, (*f, i), to)?;
-                        accs.insert((*f, i), acc);
-                    }
-                }
-            }
-        }
-        Ok(Partial { shape: to, accs })
-    }
-
-    /// The partial results of one fold at one instance: several along the lane axis while it is looped over in tiles.
-    fn of(&self, x: KAxis, p: &Partial<E::V>, key: Key) -> Keyed<Acc<E::V>> {
-        let keys = self.tile_keys(x, p.shape, key);
-        keys.into_iter().filter_map(|k| p.accs.get(&k).map(|acc| (k, *acc))).collect()
-    }
-
-    fn tile_keys(&self, x: KAxis, shape: Shape, (f, i): Key) -> Vec<Key> {
-        match (shape, self.s.slot(x)) {
-            (Shape::Vectors(n), Some(slot)) => (0..n as u8).map(|q| (f, with(i, slot, q))).collect(),
-            _ => vec![(f, i)],
-        }
-    }
-
-    fn fresh(&mut self, x: KAxis, key: Key, shape: Shape, accs: &mut BTreeMap<Key, Acc<E::V>>) -> Gives<()> {
-        let (f, i) = key;
-        let lanes = shape != Shape::Single;
-        let first = self.first_index(x, &i)?;
-        // Along the lanes the accumulator of a dot is added at the end.
-        let mut acc = match lanes && !matches!(self.k.value(f).op, KOp::ArgMax(_)) {
-            true => self.fold_start(f),
-            false => self.fold_seed(f, &i, first)?,
-        };
-        if lanes || self.varies(self.k.value(f).axes) {
-            acc = Acc { x: self.e.vary(acc.x), at: acc.at.map(|at| self.e.vary(at)) };
-        }
-        accs.extend(self.tile_keys(x, shape, key).into_iter().map(|k| (k, acc)));
-        Ok(())
-    }
-
-    /// The index that an argmax over nothing gives.
-    fn first_index(&mut self, x: KAxis, inst: &Inst) -> Gives<E::V> {
-        let zero = self.e.i32(0);
-        let Some(lo) = self.k.axis(x).lo else { return Ok(zero) };
-        let len = self.e.i32(self.k.axis(x).len as i32);
-        let lo = self.eval(lo, inst)?;
-        let lo = self.e.binary(crate::emit::Bin::Max, lolm_ir::DType::I32, lo, zero);
-        Ok(self.e.binary(crate::emit::Bin::Min, lolm_ir::DType::I32, lo, len))
-    }
-
-    /// Joins the vectors of a tile pairwise, and then, for single elements, the lanes.
-    fn narrow(&mut self, x: KAxis, p: &Partial<E::V>, key: Key, to: Shape) -> Gives<Acc<E::V>> {
-        let mut accs: Vec<Acc<E::V>> = self.of(x, p, key).into_iter().map(|a| a.1).collect();
-        while accs.len() > 1 {
-            let joined = accs.chunks(2).map(|c| if c.len() == 2 { self.fold_join(key.0, c[0], c[1]) } else { c[0] });
-            accs = joined.collect();
-        }
-        let mut acc = *accs.first().ok_or_else(|| Fail::Bug(format!("the fold %{} has no partial", key.0.0)))?;
-        if to == Shape::Single && p.shape != Shape::Single {
-            acc = self.join_lanes(key.0, acc);
-            if let (KOp::Dot(_), Some(c)) = (&self.k.value(key.0).op, self.k.value(key.0).args.get(2)) {
-                let c = self.eval(*c, &key.1)?;
-                acc = self.fold_join(key.0, Acc { x: c, at: None }, acc);
-            }
-        }
-        Ok(acc)
-    }
-
-    /// (0 + 2) + (1 + 3) for four lanes: halves are joined until one is left. Lanes that can exchange values do so in the
-    /// same order, all of them at once.
-    fn join_lanes(&mut self, f: KValue, acc: Acc<E::V>) -> Acc<E::V> {
-        let mut distance = self.e.lanes() / 2;
-        let mut all = acc;
-        while distance > 0
-            && let Some(other) = self.swapped(all, distance)
-        {
-            all = self.fold_join(f, all, other);
-            distance /= 2;
-        }
-        if distance == 0 {
-            return all;
-        }
-        let mut lanes: Vec<Acc<E::V>> = (0..self.e.lanes())
-            .map(|l| Acc { x: self.e.extract(acc.x, l), at: acc.at.map(|at| self.e.extract(at, l)) })
-            .collect();
-        while lanes.len() > 1 {
-            let half = lanes.len() / 2;
-            lanes = (0..half).map(|l| self.fold_join(f, lanes[l], lanes[l + half])).collect();
-        }
-        lanes[0]
-    }
-
-    fn swapped(&mut self, acc: Acc<E::V>, distance: usize) -> Option<Acc<E::V>> {
-        let x = self.e.swap(acc.x, distance)?;
-        let at = match acc.at {
-            Some(at) => Some(self.e.swap(at, distance)?),
-            None => None,
-        };
-        Some(Acc { x, at })
     }
 
     /// Emits one part and gives what is carried out of it.

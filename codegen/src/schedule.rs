@@ -4,7 +4,7 @@
 //! axis has another order of summation than one along a loop (see `nest`). So that the lane axis does not depend on the
 //! batch or on the length of a sequence, only strides are counted for it, and each access once.
 pub use crate::machine::{CPU, GPU, Machine};
-use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel, Value};
+use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel, Mode, Value};
 use lolm_ir::op::Unary;
 use std::fmt;
 
@@ -20,6 +20,16 @@ pub struct Schedule {
     pub lane: Option<KAxis>,
     /// Vectors in flight along the lane axis.
     pub vectors: u32,
+    /// Several warps do a unit together.
+    pub team: Option<Team>,
+}
+
+/// The axis that the members of a team share, how many they are, and the coordinates of each; the last may have fewer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Team {
+    pub axis: KAxis,
+    pub members: u32,
+    pub share: u32,
 }
 
 impl Schedule {
@@ -58,6 +68,9 @@ impl fmt::Display for Named<'_> {
         if let Some(a) = &s.lane {
             write!(f, " lane {} x{};", name(a), s.vectors)?;
         }
+        if let Some(t) = &s.team {
+            write!(f, " team {} of {};", name(&t.axis), t.members)?;
+        }
         write!(f, " }}")
     }
 }
@@ -80,10 +93,12 @@ pub fn schedule_for(k: &Kernel, m: &Machine) -> Schedule {
         true => c.units(lane, vectors, crossed, &unroll, &order),
         false => k.units.clone(),
     };
-    let schedule = Schedule { units, order, unroll, lane, vectors };
-    // A thread for each unit, so a warp has no second vector of them.
-    let vectors = if m.threads && schedule.runs() { 1 } else { vectors };
-    Schedule { vectors, ..schedule }
+    let schedule = Schedule { units, order, unroll, lane, vectors, team: None };
+    if m.threads && schedule.runs() {
+        // A thread for each unit, so a warp has no second vector of them.
+        return Schedule { vectors: 1, ..schedule };
+    }
+    Schedule { team: c.team(&schedule), ..schedule }
 }
 
 struct Chooser<'a> {
@@ -198,6 +213,11 @@ impl Chooser<'_> {
         self.k.values.iter().any(|v| v.op.folds() == Some(a) || v.op == KOp::Index(a))
     }
 
+    /// The state of a scan has a number for each coordinate along the axis.
+    fn is_in_state(&self, a: KAxis) -> bool {
+        self.k.values.iter().any(|v| matches!(v.op, KOp::Scan { axis, .. } if axis != a) && v.axes.has(a))
+    }
+
     /// Short axes that gain by it.
     fn unroll(&self, lane: Option<KAxis>) -> Vec<KAxis> {
         let may = |a: &KAxis| {
@@ -212,7 +232,8 @@ impl Chooser<'_> {
         let mut out = vec![];
         let mut product = 1;
         for a in self.axes().filter(may).filter(|a| self.gains_by_unrolling(*a)) {
-            let fits = self.len(a) <= self.m.short && product * self.len(a) <= self.m.short_product;
+            let longest = if self.is_in_state(a) { self.m.short_state } else { self.m.short };
+            let fits = self.len(a) <= longest && product * self.len(a) <= self.m.short_product;
             if fits && out.len() < 6 {
                 product *= self.len(a);
                 out.push(a);
@@ -341,6 +362,29 @@ impl Chooser<'_> {
         if self.is_folded(lane) { fits } else { fits.min((spread.max(1.0) as u32).next_power_of_two()) }
     }
 
+    /// The longest axis that is folded, if it is long enough to be shared, in a kernel whose units leave no trace that
+    /// another member could meet: no states, no sums in memory, nothing that is both read and written.
+    fn team(&self, s: &Schedule) -> Option<Team> {
+        let traces = |v: &Value| matches!(v.op, KOp::Scan { .. } | KOp::Accumulate(..));
+        let updates = self.k.operands.iter().any(|o| o.mode == Mode::InOut);
+        if self.m.members == 1 || updates || self.k.values.iter().any(traces) {
+            return None;
+        }
+        let one = |axis: KAxis| {
+            let lanes = s.lane == Some(axis);
+            let (least, step) = match lanes {
+                true => (self.m.member_lanes, s.vectors * self.m.lanes),
+                false => (self.m.member_loop, 1),
+            };
+            let members = (self.len(axis) / least).min(self.m.members).max(1);
+            let share = self.len(axis).div_ceil(members).next_multiple_of(step);
+            Team { axis, members: self.len(axis).div_ceil(share), share }
+        };
+        let may = |a: &KAxis| self.is_folded(*a) && !s.unroll.contains(a) && s.units.iter().all(|u| u.0 != *a);
+        let teams = self.axes().filter(may).map(one).filter(|t| t.members >= FEWEST_MEMBERS);
+        teams.max_by_key(|t| (t.members, self.len(t.axis)))
+    }
+
     /// Elements that can be done side by side.
     fn spread(&self) -> f64 {
         let may = |a: &KAxis| self.is_in_sinks(*a) && !self.is_scanned(*a) && !self.is_whole(*a);
@@ -348,6 +392,8 @@ impl Chooser<'_> {
     }
 }
 
+/// A smaller team costs more than it gains.
+const FEWEST_MEMBERS: u32 = 4;
 /// Lanes in use, of 32, from which on an axis is as good as any: as many neighbours as memory moves at once.
 const FULL_ENOUGH: u32 = 8;
 

@@ -151,6 +151,8 @@ impl<E: Emit> Gen<'_, E> {
         {
             access.guard = self.tail_of(v, view, inst)?;
         }
+        let one = self.one_of_team();
+        access.guard = self.and(access.guard, one);
         self.e.note(v.0);
         if self.k.operand(o).mode == Mode::InOut {
             self.written.insert(Written::Operand(o));

@@ -73,7 +73,7 @@ impl<E: Emit> Gen<'_, E> {
     }
 
     /// Part `number` of an axis that is cut in tiles; the last one may be shorter.
-    fn tile(&mut self, number: E::C, len: i64, tile: i64) -> Tile<E::C> {
+    pub fn tile(&mut self, number: E::C, len: i64, tile: i64) -> Tile<E::C> {
         let lo = self.e.coord_mul(number, tile);
         let mut size = self.e.coord(tile);
         if len % tile != 0 {

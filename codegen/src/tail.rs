@@ -1,7 +1,8 @@
 //! Loops along the lanes of a machine that can mask them: whole tiles, and one in which the lanes beyond the end rest.
 use crate::emit::{Bin, Emit};
 use crate::eval::{Gen, Tile};
-use crate::nest::{Part, Shape, Tail};
+use crate::nest::{Part, Tail};
+use crate::partial::Shape;
 use lolm_ir::DType;
 
 impl<E: Emit> Gen<'_, E> {

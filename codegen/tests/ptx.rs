@@ -144,3 +144,97 @@ fn argmax() {
 }",
     );
 }
+
+/// A kernel whose long folds are shared by a team gives what the interpreter gives, and says so.
+fn team(source: &str, set: &[(usize, f64)], tolerance: f64) {
+    let k = kernel(source);
+    let schedule = claim(&k).schedule.display(&k).to_string();
+    assert!(schedule.contains(" team "), "{schedule}");
+    let mut data = inputs(&k, 7);
+    set.iter().for_each(|(o, x)| data[*o][0] = *x);
+    common::gpu::check_on(&k, &data, tolerance);
+}
+
+#[test]
+fn teams_sum_columns() {
+    for (rows, columns) in [(512, 40), (1000, 33), (2050, 7), (5000, 64)] {
+        let source = "kernel @columns {
+  axis i ROWS
+  axis j COLUMNS
+  in $x f32 SIZE
+  in $y f32 ROWS
+  in $c f32 COLUMNS
+  out $sum f32 COLUMNS
+  out $dot f32 COLUMNS
+  out $max f32 COLUMNS
+  out $at i32 COLUMNS
+  %0 f32[i j] = load $x[COLUMNS*i + j]
+  %1 f32[i] = load $y[i]
+  %2 f32[j] = load $c[j]
+  %3 f32[j] = sum.i %0
+  %4 f32[j] = dot.i %0 %1 %2
+  %5 f32[j] = max.i %0
+  %6 i32[j] = argmax.i %0
+  %7 f32[j] = store $sum[j] %3
+  %8 f32[j] = store $dot[j] %4
+  %9 f32[j] = store $max[j] %5
+  %10 i32[j] = store $at[j] %6
+}";
+        let size = (rows * columns).to_string();
+        let source = source.replace("SIZE", &size).replace("ROWS", &rows.to_string());
+        team(&source.replace("COLUMNS", &columns.to_string()), &[], 3e-5);
+    }
+}
+
+/// Both passes over the row are shared, and so are the stores along it.
+#[test]
+fn teams_normalize_long_rows() {
+    let source = "kernel @softmax {
+  axis i 3
+  axis v 16500
+  in $x f32 49500
+  out $y f32 49500
+  out $lse f32 3
+  out $at i32 3
+  %0 f32[i v] = load $x[16500*i + v]
+  %1 f32[i] = max.v %0
+  %2 f32[i v] = sub %0 %1
+  %3 f32[i v] = exp %2
+  %4 f32[i] = sum.v %3
+  %5 f32[i v] = div %3 %4
+  %6 f32[i v] = store $y[16500*i + v] %5
+  %7 f32[i] = log %4
+  %8 f32[i] = add %7 %1
+  %9 f32[i] = store $lse[i] %8
+  %10 i32[i] = argmax.v %0
+  %11 i32[i] = store $at[i] %10
+}";
+    team(source, &[], 3e-5);
+}
+
+/// The range of the shared axis ends and starts anywhere in the members' parts, or nowhere.
+#[test]
+fn teams_fold_ranges() {
+    for (lo, hi) in [(0, 700), (-3, 5), (130, 131), (256, 512), (400, 300), (699, 9000)] {
+        let source = "kernel @window {
+  axis i 5
+  axis s 700 in %0..%1
+  axis j 40
+  in $lo i32 1
+  in $hi i32 1
+  in $w f32 3500
+  in $x f32 28000
+  out $y f32 200
+  out $n f32 5
+  %0 i32[] = load $lo[0]
+  %1 i32[] = load $hi[0]
+  %2 f32[i s] = load $w[700*i + s]
+  %3 f32[s j] = load $x[40*s + j]
+  %4 f32[i j] = dot.s %2 %3
+  %5 f32[i j] = store $y[40*i + j] %4
+  %6 f32[i] = sum.s %2
+  %7 f32[i] = store $n[i] %6
+}";
+        team(source, &[(0, lo as f64), (1, hi as f64)], 3e-5);
+    }
+}

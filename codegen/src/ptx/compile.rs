@@ -69,19 +69,12 @@ pub fn compile(k: &Kernel, s: &Schedule, name: &str) -> Result<Code, Fail> {
     let mut share = share(k, s)?;
     let mut simt = generate(k, s, share)?;
     let bytes = simt.shared_bytes;
-    // Fewer warps of a block where their shared memory would not fit.
-    let fitting = [STATIC_SHARED, MOST_SHARED].iter().find_map(|most| match (most / bytes.max(1)) as i64 {
-        0 => None,
-        n => Some(n.min(share.warps)),
-    });
-    let Some(fitting) = fitting else {
-        return Err(Fail::Limit(format!("arrays of {bytes} bytes, more than the {MOST_SHARED} of shared memory")));
-    };
+    let fitting = fitting(bytes, share)?;
     if fitting < share.warps {
-        share.warps = 1 << fitting.ilog2();
+        share.warps = fitting;
         simt = generate(k, s, share)?;
     }
-    let all = bytes * share.warps as u32;
+    let all = if share.team { bytes } else { bytes * share.warps as u32 };
     let dynamic = all > STATIC_SHARED;
     let (b, _) = simt.finish(dynamic);
     let threads = share.warps as u32 * LANES as u32;
@@ -93,9 +86,24 @@ pub fn compile(k: &Kernel, s: &Schedule, name: &str) -> Result<Code, Fail> {
         registers: b.registers,
         body: [b.head, b.body].concat(),
     };
-    let units = (share.warps * share.of_warp) as u32;
+    let units = if share.team { 1 } else { (share.warps * share.of_warp) as u32 };
     let block = Block { threads, units, shared: if dynamic { all } else { 0 } };
     Ok(Code { text: print::entry(&entry, k), block })
+}
+
+/// Warps of a block whose shared memory fits: fewer where each has its own, and it is much.
+fn fitting(bytes: u32, share: Share) -> Result<i64, Fail> {
+    if share.team && bytes <= MOST_SHARED {
+        return Ok(share.warps);
+    }
+    let fitting = |most: u32| match (most / bytes.max(1)) as i64 {
+        0 => None,
+        n => Some(n.min(share.warps)),
+    };
+    match [STATIC_SHARED, MOST_SHARED].into_iter().find_map(fitting).filter(|_| !share.team) {
+        Some(n) => Ok(1 << n.ilog2()),
+        None => Err(Fail::Limit(format!("{bytes} bytes of shared memory, more than {MOST_SHARED}"))),
+    }
 }
 
 fn generate(k: &Kernel, s: &Schedule, share: Share) -> Result<Simt, Fail> {
@@ -115,6 +123,9 @@ fn share(k: &Kernel, s: &Schedule) -> Result<Share, Fail> {
     if units > i32::MAX as i64 - 4096 {
         return Err(Fail::Limit(format!("{units} units")));
     }
+    if let Some(t) = s.team {
+        return Ok(Share { units, warps: t.members as i64, of_warp: 1, whole: false, team: true });
+    }
     let row = dims.last().map_or(1, |n| *n as i64);
     let (of_warp, whole) = match s.runs() {
         false => (1, false),
@@ -126,7 +137,7 @@ fn share(k: &Kernel, s: &Schedule) -> Result<Share, Fail> {
     let needed = ceil(ceil(units, of_warp), PROCESSORS).max(1);
     let warps = (needed as u64).next_power_of_two().min(MOST_WARPS);
     let warps = warps as i64;
-    Ok(Share { units, warps, of_warp, whole })
+    Ok(Share { units, warps, of_warp, whole, team: false })
 }
 
 fn ceil(n: i64, by: i64) -> i64 {

@@ -232,6 +232,8 @@ pub enum Op {
     },
     /// All lanes of the warp meet, and see each other's writes.
     SyncWarp,
+    /// All threads of the block do.
+    SyncBlock,
     Label(Label),
     /// All lanes that get here take the same way.
     Bra {

@@ -6,7 +6,7 @@ use super::coord::C;
 use super::inst::*;
 use super::simt::{LANES, Simt, V};
 use super::{arith, coord};
-use crate::emit::{Access, Lane};
+use crate::emit::{Access, Emit, Lane};
 use lolm_ir::DType;
 use lolm_ir::kernel::Mode;
 
@@ -212,6 +212,44 @@ fn add_at(s: &mut Simt, access: &Access<Simt>, guard: Guard, v: V) {
     let old = V::Reg(load_at(s, access.dtype, p, guard));
     let sum = arith::binary(s, crate::emit::Bin::Add, access.dtype, old, v);
     store_at(s, access.dtype, at, guard, sum);
+}
+
+/// Gives every warp of the block the values of all of them: each writes its own, lane by lane, and after they have met reads
+/// everyone's.
+pub fn exchange(s: &mut Simt, values: &[V]) -> Vec<Vec<V>> {
+    let warps = s.share().warps;
+    let row = 4 * LANES as i64;
+    let slots: Vec<C> = values.iter().map(|_| s.slot((warps * row) as u32)).collect();
+    let (warp, lanes) = (s.warp(), s.lane_offset(Space::Shared, 4));
+    let mine = s.b.binary(BinOp::MulLo, Type::S32, warp, Src::Int(row));
+    let mine = s.b.binary(BinOp::Add, Type::S32, mine, lanes);
+    let bases: Vec<Reg> = slots.into_iter().filter_map(|c| if let C::Shared(r) = c { Some(r) } else { None }).collect();
+    for (v, base) in values.iter().zip(&bases) {
+        let a = s.reg(*v);
+        let base = s.b.binary(BinOp::Add, Type::S32, *base, mine);
+        s.b.op(Op::St { space: Space::Shared, ty: word(a.class), a, at: Address { base, offset: 0 } });
+    }
+    s.b.op(Op::SyncBlock);
+    let mut all = vec![];
+    for w in 0..warps {
+        let of = |(v, base): (&V, &Reg)| {
+            let d = s.b.reg(s.class(*v));
+            let base = s.b.binary(BinOp::Add, Type::S32, *base, lanes);
+            let at = Address { base, offset: (w * row) as i32 };
+            s.b.op(Op::Ld { space: Space::Shared, ty: word(d.class), d, at });
+            V::Reg(d)
+        };
+        all.push(values.iter().zip(&bases).map(of).collect());
+    }
+    // The next time around nobody writes before all have read.
+    if s.in_loop() {
+        s.b.op(Op::SyncBlock);
+    }
+    all
+}
+
+fn word(c: Class) -> Type {
+    if c == Class::F32 { Type::F32 } else { Type::B32 }
 }
 
 /// Shared memory that was written may have been written by another lane.

@@ -211,6 +211,7 @@ fn operation(op: &Op) -> String {
             format!("shfl.sync.{}.b32 {}, {}, {}, 31, -1", shuffle(how), reg(d), reg(a), src(lane))
         }
         Op::SyncWarp => "bar.warp.sync -1".into(),
+        Op::SyncBlock => "bar.sync 0".into(),
         Op::Bra { to } => format!("bra.uni {}", label(to)),
         Op::Ret => "ret".into(),
         Op::Label(l) => label(l),

@@ -34,6 +34,8 @@ pub struct Share {
     pub of_warp: i64,
     /// A warp does all of its units at once, and never meets the end of the last unit axis in between.
     pub whole: bool,
+    /// The warps of a block do one unit together.
+    pub team: bool,
 }
 
 /// A loop that is open: its labels, coordinate, bounds, step (negative when it counts down), and what it carries.
@@ -139,6 +141,16 @@ impl Simt {
             V::Reg(r) => r,
         }
     }
+    pub fn share(&self) -> Share {
+        self.share
+    }
+    /// Inside a loop.
+    pub fn in_loop(&self) -> bool {
+        !self.loops.is_empty()
+    }
+    pub fn warp(&self) -> Reg {
+        self.warp
+    }
     pub fn lane(&self) -> Reg {
         self.lane
     }
@@ -178,12 +190,13 @@ impl Simt {
 
     /// The instructions in order. The base of shared memory is known now that its size is.
     pub fn finish(self, dynamic: bool) -> (Builder, u32) {
-        let Simt { mut b, shared, warp, shared_bytes, .. } = self;
+        let Simt { mut b, shared, warp, shared_bytes, share, .. } = self;
         if let Some(d) = shared {
             let start = if dynamic { Src::DynamicShared } else { Src::Shared };
             b.at_head(|b| {
                 let start = b.mov(Type::U32, start);
-                let mine = b.binary(BinOp::MulLo, Type::S32, warp, Src::Int(shared_bytes as i64));
+                let apart = if share.team { 0 } else { shared_bytes as i64 };
+                let mine = b.binary(BinOp::MulLo, Type::S32, warp, Src::Int(apart));
                 b.op(Op::Binary { op: BinOp::Add, ty: Type::S32, d, a: start.into(), b: mine.into() });
             });
         }
@@ -266,6 +279,17 @@ impl Emit for Simt {
     }
     fn whole_share(&self) -> Option<i64> {
         self.share.whole.then_some(self.share.of_warp)
+    }
+    fn member(&mut self) -> C {
+        if self.share.team { C::Int { reg: self.warp, lo: 0, hi: self.share.warps - 1 } } else { C::Const(0) }
+    }
+    fn first_member(&mut self) -> Option<V> {
+        let warp = self.warp;
+        let first = |b: &mut Builder| b.setp(Cmp::Eq, Type::S32, warp, Src::Int(0));
+        self.share.team.then(|| V::Reg(self.b.at_head(first)))
+    }
+    fn exchange(&mut self, values: &[V]) -> Vec<Vec<V>> {
+        memory::exchange(self, values)
     }
     fn note(&mut self, line: u32) {
         self.b.note(line);
@@ -420,8 +444,16 @@ impl Emit for Simt {
     }
 
     fn begin_units(&mut self) -> (C, C) {
-        let Share { units, warps, of_warp, whole } = self.share;
+        let Share { units, warps, of_warp, whole, team } = self.share;
         let block = self.b.mov(Type::U32, Src::Special(Special::Block));
+        if team {
+            // A block for each unit.
+            let unit = C::Int { reg: block, lo: 0, hi: units - 1 };
+            let (header, exit) = (self.b.label(), self.b.label());
+            let end = coord::add(&mut self.b, unit, C::Const(1));
+            self.units = Some((header, exit, C::Const(0), end));
+            return (unit, end);
+        }
         let last = (units + warps * of_warp - 1) / (warps * of_warp);
         let block = C::Int { reg: block, lo: 0, hi: last - 1 };
         let warp = C::Int { reg: self.warp, lo: 0, hi: warps - 1 };
