@@ -1,4 +1,5 @@
 //! How fast the emulator is: lane instructions a second for some kernels, with and without the race detector.
+//! An argument names the only kernel that is run.
 #[path = "../tests/common/mod.rs"]
 mod common;
 use common::Arg::{F32, U32, U64};
@@ -22,6 +23,9 @@ fn arithmetic() -> String {
 fn measure(text: &str, m: &mut Memory, grid: [u32; 3], block: [u32; 3], args: &[Arg]) {
     let module = Module::parse(text).unwrap();
     let name = module.kernels().next().unwrap();
+    if std::env::args().nth(1).is_some_and(|only| only != name) {
+        return;
+    }
     let params = layout(&module, name, args);
     let kernel = module.kernel(name).unwrap();
     let mut rates = vec![];

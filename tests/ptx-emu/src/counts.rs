@@ -1,5 +1,7 @@
 //! What a launch did, in numbers: instructions by class, sectors of global memory, conflicts of banks.
+use crate::exec::{Spots, Spread};
 use crate::inst::{CLASSES, Class};
+use crate::lanes::lanes;
 use crate::op::Inst;
 use std::collections::BTreeMap;
 
@@ -83,75 +85,84 @@ impl Counts {
 }
 
 /// How many sectors of 32 bytes the lanes touch, and the fewest that would hold as many different bytes.
-pub(crate) fn sectors(addr: &[u64; 32], mask: u32, bytes: u64) -> (u64, u64) {
-    let first = addr[mask.trailing_zeros() as usize & 31];
-    if mask == !0 {
-        let (mut apart, mut equal) = (0, 0);
-        for (i, &a) in addr.iter().enumerate() {
-            apart |= a ^ first.wrapping_add(i as u64 * bytes);
-            equal |= a ^ first;
-        }
-        if apart == 0 {
-            return (((first + 32 * bytes - 1) >> 5) - (first >> 5) + 1, bytes);
-        }
-        if equal == 0 {
-            return (1, 1);
-        }
+#[inline(always)]
+pub(crate) fn sectors(spots: &Spots) -> (u64, u64) {
+    let (first, bytes) = (spots.at[0] as u64, spots.size as u64);
+    match spots.spread {
+        // Allocations start at a sector, so offsets say as much as addresses.
+        Spread::Run => (((first + 32 * bytes - 1) >> 5) - (first >> 5) + 1, bytes),
+        Spread::Same => (1, 1),
+        Spread::Any => scattered(spots),
     }
-    let mut seen = [0u64; 32];
+}
+
+#[inline(never)]
+fn scattered(spots: &Spots) -> (u64, u64) {
+    let mut seen = [0u32; 32];
     let mut n = 0;
-    for lane in (0..32).filter(|l| mask >> l & 1 != 0) {
-        seen[n] = addr[lane];
+    for lane in lanes(spots.mask) {
+        seen[n] = spots.at[lane];
         n += 1;
     }
     let seen = &mut seen[..n];
-    seen.sort_unstable();
-    let (mut touched, mut different, mut last) = (0, 0, None);
+    if seen.windows(2).any(|w| w[0] > w[1]) {
+        seen.sort_unstable();
+    }
+    let (mut touched, mut different, mut last) = (0, 0, u32::MAX);
     for (i, &a) in seen.iter().enumerate() {
         different += (i == 0 || seen[i - 1] != a) as u64;
-        touched += (last != Some(a >> 5)) as u64;
-        last = Some(a >> 5);
+        touched += (last != a >> 5) as u64;
+        last = a >> 5;
     }
-    (touched, (different * bytes).div_ceil(32))
+    (touched, (different * spots.size as u64).div_ceil(32))
 }
 
-/// Passes over the 32 banks beyond the first, summed over the phases in which the hardware serves wide accesses.
-pub(crate) fn bank_conflicts(addr: &[u64; 32], mask: u32, bytes: u64) -> u64 {
-    let lanes_a_phase = match bytes {
-        16 => 8,
-        8 => 16,
-        _ => 32,
-    };
-    let first = addr[mask.trailing_zeros() as usize & 31];
-    let mut apart = 0;
-    for (i, &a) in addr.iter().enumerate() {
-        apart |= a ^ first.wrapping_add(i as u64 * bytes);
+/// Passes over the 32 banks beyond the fewest, summed over the phases in which the hardware serves wide accesses.
+///
+/// Accesses are aligned, so the banks of wide ones form groups as wide as they are: two lanes meet if they touch different
+/// words of one group.
+#[inline(always)]
+pub(crate) fn bank_conflicts(spots: &Spots) -> u64 {
+    match spots.spread {
+        Spread::Run | Spread::Same => 0,
+        Spread::Any => meetings(spots),
     }
-    if mask == !0 && apart == 0 {
-        return 0;
-    }
-    let words = (bytes as usize).div_ceil(4);
+}
+
+#[inline(never)]
+fn meetings(spots: &Spots) -> u64 {
+    let shift = spots.size.max(4).trailing_zeros();
+    let groups = 128 >> shift;
     let mut extra = 0;
-    for phase in (0..32).step_by(lanes_a_phase) {
-        // The different words of a bank, as a list through `next`.
-        let (mut head, mut depth) = ([u8::MAX; 32], [0u8; 32]);
-        let (mut word, mut next, mut n) = ([0u64; 32], [u8::MAX; 32], 0);
-        for lane in (phase..phase + lanes_a_phase).filter(|l| mask >> l & 1 != 0) {
-            for k in 0..words {
-                let w = (addr[lane] >> 2) + k as u64;
-                let bank = (w % 32) as usize;
-                let mut at = head[bank];
-                while at != u8::MAX && word[at as usize] != w {
-                    at = next[at as usize];
-                }
-                if at == u8::MAX && n < 32 {
-                    (word[n], next[n], head[bank]) = (w, head[bank], n as u8);
-                    depth[bank] += 1;
-                    n += 1;
-                }
-            }
+    for phase in (0..32).step_by(groups) {
+        let mask = spots.mask & ((((1u64 << groups) - 1) as u32) << phase);
+        let (mut first, mut taken) = ([0u32; 32], 0u32);
+        let mut meet = false;
+        for lane in lanes(mask) {
+            let word = spots.at[lane] >> shift;
+            let group = word as usize & (groups - 1);
+            let free = taken >> group & 1 == 0;
+            meet |= !free && first[group] != word;
+            first[group] = if free { word } else { first[group] };
+            taken |= 1 << group;
         }
-        extra += depth.iter().max().map_or(0, |&d| d.saturating_sub(1)) as u64;
+        if meet {
+            extra += depth(spots, mask, shift, groups) - 1;
+        }
     }
     extra
+}
+
+/// The most different words that lanes touch in one group of banks.
+fn depth(spots: &Spots, mask: u32, shift: u32, groups: usize) -> u64 {
+    let (mut words, mut n, mut depth) = ([0u32; 32], 0, [0u8; 32]);
+    for lane in lanes(mask) {
+        let word = spots.at[lane] >> shift;
+        if !words[..n].contains(&word) {
+            words[n] = word;
+            n += 1;
+            depth[word as usize & (groups - 1)] += 1;
+        }
+    }
+    depth.into_iter().max().unwrap_or(1) as u64
 }

@@ -95,11 +95,12 @@ pub fn launch(memory: &mut Memory, launch: &Launch<'_>, options: &Options) -> Re
             start(p, launch, b);
             p.order.restart(started, &machine.locations);
         }
-        let busy: Vec<usize> = (0..places.len()).filter(|&i| places[i].busy).collect();
-        if busy.is_empty() {
+        let busy = places.iter().filter(|p| p.busy).count();
+        if busy == 0 {
             return Ok(Counts::of(&kernel.code, &machine.counts));
         }
-        let p = &mut places[busy[machine.random.below(busy.len())]];
+        let nth = machine.random.below(busy);
+        let Some(p) = places.iter_mut().filter(|p| p.busy).nth(nth) else { continue };
         match turn(&mut machine, p)? {
             true => idle = 0,
             false => idle += 1,

@@ -12,6 +12,9 @@ const PAGE: u64 = 1 << 20;
 /// Allocations are aligned to this and to no more, as the driver promises no more.
 const ALIGN: u64 = 256;
 
+/// Offsets inside of an allocation have 31 bits.
+const MOST: usize = 1 << 31;
+
 /// One allocation.
 #[derive(Debug)]
 pub(crate) struct Allocation {
@@ -19,6 +22,8 @@ pub(crate) struct Allocation {
     pub bytes: Vec<u8>,
     /// One bit a byte.
     pub defined: Vec<u64>,
+    /// How many bytes are not.
+    pub undefined: usize,
     pub shadow: Shadow,
 }
 
@@ -67,6 +72,7 @@ impl Memory {
     }
 
     fn reserve(&mut self, bytes: usize, defined: u64) -> Address {
+        assert!(bytes < MOST, "an allocation of {bytes} bytes: the emulator takes less than 2 GiB in one");
         let base = BASE + self.pages.len() as u64 * PAGE + ALIGN;
         let id = self.allocations.len() as u32 + 1;
         let end = (ALIGN + bytes as u64).div_ceil(PAGE);
@@ -75,6 +81,7 @@ impl Memory {
             base,
             bytes: vec![0; bytes],
             defined: vec![defined; bytes.div_ceil(64)],
+            undefined: if defined == 0 { bytes } else { 0 },
             shadow: Shadow::default(),
         }));
         base
@@ -107,6 +114,14 @@ impl Memory {
         let page = a.wrapping_sub(BASE) / PAGE;
         let id = *self.pages.get(usize::try_from(page).ok()?)?;
         (id as usize).checked_sub(1)
+    }
+
+    /// The allocation around an address: its number, where it starts, and how long it is.
+    #[inline(always)]
+    pub(crate) fn stretch(&self, a: Address) -> Option<(usize, Address, usize)> {
+        let i = self.index_of(a)?;
+        let x = self.allocations[i].as_ref()?;
+        Some((i, x.base, x.bytes.len()))
     }
 
     /// The allocation that holds these bytes, and where in it they start.
@@ -154,7 +169,7 @@ impl Memory {
     pub fn write(&mut self, a: Address, bytes: &[u8]) -> Result<(), Fault> {
         let (x, at) = self.host(a, bytes.len())?;
         x.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-        mark(&mut x.defined, at, bytes.len(), true);
+        x.undefined -= mark(&mut x.defined, at, bytes.len(), true);
         Ok(())
     }
 
@@ -177,7 +192,7 @@ impl Memory {
     pub fn fill(&mut self, a: Address, bytes: usize, value: u8) -> Result<(), Fault> {
         let (x, at) = self.host(a, bytes)?;
         x.bytes[at..at + bytes].fill(value);
-        mark(&mut x.defined, at, bytes, true);
+        x.undefined -= mark(&mut x.defined, at, bytes, true);
         Ok(())
     }
 
@@ -189,7 +204,7 @@ impl Memory {
         self.write(to, &data)?;
         let (x, at) = self.host(to, bytes)?;
         for i in holes.iter().enumerate().filter(|h| *h.1).map(|h| h.0 + at) {
-            x.defined[i / 64] &= !(1 << (i % 64));
+            x.undefined += mark(&mut x.defined, i, 1, false);
         }
         Ok(())
     }
@@ -198,7 +213,7 @@ impl Memory {
     pub fn poison(&mut self, range: std::ops::Range<Address>) -> Result<(), Fault> {
         let bytes = range.end.saturating_sub(range.start) as usize;
         let (x, at) = self.host(range.start, bytes)?;
-        mark(&mut x.defined, at, bytes, false);
+        x.undefined += mark(&mut x.defined, at, bytes, false);
         Ok(())
     }
 
@@ -216,19 +231,19 @@ impl Memory {
     }
 }
 
-/// Sets or clears the bits of a range of bytes.
-pub(crate) fn mark(bits: &mut [u64], at: usize, n: usize, on: bool) {
-    let (mut i, end) = (at, at + n);
+/// Sets or clears the bits of a range of bytes; how many have changed.
+pub(crate) fn mark(bits: &mut [u64], at: usize, n: usize, on: bool) -> usize {
+    let (mut i, end, mut changed) = (at, at + n, 0);
     while i < end {
         let take = (64 - i % 64).min(end - i);
         let mask = (!0u64 >> (64 - take)) << (i % 64);
-        if on {
-            bits[i / 64] |= mask
-        } else {
-            bits[i / 64] &= !mask
-        }
+        let before = bits[i / 64];
+        let after = if on { before | mask } else { before & !mask };
+        bits[i / 64] = after;
+        changed += (before ^ after).count_ones() as usize;
         i += take;
     }
+    changed
 }
 
 /// The first byte of a range whose bit is not set.

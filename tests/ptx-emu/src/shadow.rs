@@ -5,6 +5,7 @@
 //! of the first to that of the second; each warp keeps for every other how far it has seen it (a vector clock). Inside of a
 //! warp `bar.warp.sync` and the barriers of the block order; shuffles, votes and `mma` do not, as the memory model says.
 //! Between blocks, see `order.rs`. The last reader stands for all; a flag says that there were several.
+use crate::exec::{Spots, Spread};
 use crate::fault::{Done, FaultKind, Slip};
 use crate::lanes::lanes;
 use crate::order::{Locations, Segment, View};
@@ -79,72 +80,58 @@ impl Shadow {
         self.entries = vec![];
     }
 
-    /// The lanes of a mask read `size` bytes each. Through the read-only path nothing may have been written in this launch.
+    /// Some lanes read. Through the read-only path nothing may have been written in this launch.
     #[inline(always)]
-    pub fn read(&mut self, who: &Who<'_>, at: &[usize; 32], size: usize, mask: u32, read_only: bool) -> Done {
-        let (mine, n) = (who.view.segment, (size >> self.shift).max(1));
+    pub fn read(&mut self, who: &Who<'_>, spots: &Spots, read_only: bool) -> Done {
+        let n = (spots.size as usize >> self.shift).max(1);
+        let mine = Entry::new(who.view.segment, 0, who.pc, who.strong);
+        let floor = Entry::new(who.view.floor, 0, 0, false);
+        let mask = match spots.spread {
+            // Where all read one place, two of them leave what all would.
+            Spread::Same => lowest(spots.mask) | lowest(spots.mask & !lowest(spots.mask)),
+            Spread::Run | Spread::Any => spots.mask,
+        };
         for lane in lanes(mask) {
-            let first = at[lane] >> self.shift;
+            let first = spots.place(lane) >> self.shift;
             let Some(entries) = self.entries.get_mut(first..first + n) else { continue };
+            let new = Entry(mine.0 | (lane as u64) << 32);
             for [w, r] in entries {
-                if w.segment() >= who.view.floor {
-                    if read_only && w.segment() >= who.view.launch {
-                        return Err(race(who, *w, lane, "read through the read-only path", "written in this launch"));
-                    }
-                    let fine = who.ordered(*w, lane, false) || who.strong && w.has(STRONG);
-                    if !fine {
-                        return Err(race(who, *w, lane, "read", "written"));
-                    }
+                if w.0 >= floor.0 {
+                    who.read_written(*w, lane, read_only)?;
                 }
-                let new = Entry::new(mine, lane, who.pc, who.strong);
-                if r.segment() == mine {
-                    // Lanes of one warp, or the same lane again.
-                    if r.lane() != lane || r.has(LANES | STRONG) {
-                        let several = if r.lane() != lane { LANES } else { r.0 & LANES };
-                        *r = Entry((new.0 | several | r.0 & (WARPS | 31)) & !(STRONG * !r.has(STRONG) as u64));
-                    }
-                } else if r.segment() < who.view.floor || who.ordered(*r, lane, true) {
+                if r.0 < floor.0 {
                     *r = new;
                 } else {
-                    let second = who.locations.warp_of(r.segment());
-                    *r = Entry((new.0 | WARPS | second as u64) & !(STRONG * !r.has(STRONG) as u64));
+                    *r = who.read_again(*r, new, lane);
                 }
             }
         }
         Ok(())
     }
 
-    /// The lanes of a mask write. `same` says that two lanes write one value, which is no conflict inside one instruction.
+    /// Some lanes write. `same` says that two lanes write one value, which is no conflict inside one instruction.
     #[inline(always)]
-    pub fn write(
-        &mut self,
-        who: &Who<'_>,
-        at: &[usize; 32],
-        size: usize,
-        mask: u32,
-        same: impl Fn(usize, usize) -> bool,
-    ) -> Done {
-        let (mine, n) = (who.view.segment, (size >> self.shift).max(1));
-        for lane in lanes(mask) {
-            let first = at[lane] >> self.shift;
+    pub fn write(&mut self, who: &Who<'_>, spots: &Spots, same: impl Fn(usize, usize) -> bool) -> Done {
+        let n = (spots.size as usize >> self.shift).max(1);
+        let mine = Entry::new(who.view.segment, 0, who.pc, who.strong);
+        let floor = Entry::new(who.view.floor, 0, 0, false);
+        for lane in lanes(spots.mask) {
+            let first = spots.place(lane) >> self.shift;
             let Some(entries) = self.entries.get_mut(first..first + n) else { continue };
             for [w, r] in entries {
-                if w.segment() >= who.view.floor
-                    && !who.ordered(*w, lane, false)
-                    && !(who.strong && w.has(STRONG))
-                    && !(w.segment() == mine && w.pc() == who.pc && at[w.lane()] == at[lane] && same(w.lane(), lane))
-                {
-                    return Err(race(who, *w, lane, "written", "written"));
+                if w.0 >= floor.0 || r.0 >= floor.0 {
+                    who.write_again(*w, *r, lane, |l| spots.at[l] == spots.at[lane] && same(l, lane))?;
                 }
-                if r.segment() >= who.view.floor && !who.ordered(*r, lane, true) && !(who.strong && r.has(STRONG)) {
-                    return Err(race(who, *r, lane, "written", "read"));
-                }
-                *w = Entry::new(mine, lane, who.pc, who.strong);
+                *w = Entry(mine.0 | (lane as u64) << 32);
                 *r = Entry(0);
             }
         }
         Ok(())
     }
+}
+
+fn lowest(mask: u32) -> u32 {
+    mask & mask.wrapping_neg()
 }
 
 impl Who<'_> {
@@ -159,6 +146,48 @@ impl Who<'_> {
             return alone;
         }
         self.ordered_far(e, alone, read)
+    }
+
+    /// A read of what was written since the floor.
+    #[inline(always)]
+    fn read_written(&self, w: Entry, lane: usize, read_only: bool) -> Done {
+        if read_only && w.segment() >= self.view.launch {
+            return Err(race(self, w, lane, "read through the read-only path", "written in this launch"));
+        }
+        match self.ordered(w, lane, false) || self.strong && w.has(STRONG) {
+            true => Ok(()),
+            false => Err(race(self, w, lane, "read", "written")),
+        }
+    }
+
+    /// The reader that stands for all, after one more.
+    #[inline(always)]
+    fn read_again(&self, r: Entry, new: Entry, lane: usize) -> Entry {
+        let weak = STRONG * !r.has(STRONG) as u64;
+        if r.segment() == self.view.segment {
+            // Lanes of one warp, or the same lane again.
+            let several = if r.lane() != lane { LANES } else { r.0 & LANES };
+            return Entry((new.0 | several | r.0 & (WARPS | 31)) & !weak);
+        }
+        if self.ordered(r, lane, true) {
+            return new;
+        }
+        let second = self.locations.warp_of(r.segment());
+        Entry((new.0 | WARPS | second as u64) & !weak)
+    }
+
+    /// A write where others have been since the floor.
+    #[inline(always)]
+    fn write_again(&self, w: Entry, r: Entry, lane: usize, same: impl Fn(usize) -> bool) -> Done {
+        let together = || w.segment() == self.view.segment && w.pc() == self.pc && same(w.lane());
+        let written = self.ordered(w, lane, false) || self.strong && w.has(STRONG) || together();
+        if !written {
+            return Err(race(self, w, lane, "written", "written"));
+        }
+        match self.ordered(r, lane, true) || self.strong && r.has(STRONG) {
+            true => Ok(()),
+            false => Err(race(self, r, lane, "written", "read")),
+        }
     }
 
     #[inline(never)]

@@ -1,75 +1,91 @@
 //! cp.async: what is read now lands in shared memory only at the wait that covers it; until then its place is poison.
 use super::Cx;
-use super::load_store::{addresses, all_set, count_global, flight, global, offsets, outside};
+use super::load_store::count_global;
 use super::race::Touch;
+use super::spots::{Spots, addresses, check_global, global, misaligned, outside, shared};
 use crate::fault::{Done, FaultKind, Slip};
 use crate::inst::{CpAsync, Space};
-use crate::kernel::SHARED_BASE;
-use crate::lanes::lanes;
+use crate::lanes::{Wide, lanes};
 use crate::warp::{Copy, Warp};
 
 #[inline(never)]
 pub(super) fn start(cx: &mut Cx<'_, '_>, w: &mut Warp, c: &CpAsync, mask: u32) -> Done {
-    let size = c.bytes as u64;
-    let (dst, src) = (addresses(w, c.dst, mask)?, addresses(w, c.src, mask)?);
-    let at = offsets(Space::Shared, &dst, mask, size, SHARED_BASE as u64, cx.shared.bytes.len())?;
-    let wanted = match c.src_bytes {
-        Some(s) => *w.row(s, mask)?,
-        None => [size as u32; 32],
-    };
+    let size = c.bytes as u32;
+    let to = shared(w, c.dst, mask, size, cx.shared.bytes.len())?;
+    let src = addresses(w, c.src, mask)?;
     let ignored = match c.ignore {
         Some(p) => w.pred(p, mask)?,
         None => 0,
     };
-    if let Some(l) = lanes(mask).find(|&l| wanted[l] > size as u32) {
+    let mut wanted = match c.src_bytes {
+        Some(s) => *w.row(s, mask)?,
+        None => [size; 32],
+    };
+    if let Some(l) = lanes(mask).find(|&l| wanted[l] > size) {
         let what = format!("{} bytes are to be read for a copy of {size}", wanted[l]);
         return Err(Slip::new(FaultKind::Launch, Some(l as u32), what, "the source has at most the bytes of the copy"));
     }
-    // Only the lanes that read something have a source that must be there.
-    let reading = lanes(mask & !ignored).filter(|&l| wanted[l] > 0).fold(0u32, |m, l| m | 1 << l);
-    if reading != 0 {
-        let mut from = [src[reading.trailing_zeros() as usize]; 32];
-        lanes(reading).for_each(|l| from[l] = src[l]);
-        // The alignment is that of the whole copy; the bounds are those of what is read.
-        super::load_store::extent(&from, reading, size)?;
-        if lanes(reading).all(|l| wanted[l] == size as u32) {
-            global(cx, &from, reading, size)?;
-        }
-        count_global(cx, w.pc, &from, reading, size);
-    }
+    lanes(mask & ignored).for_each(|l| wanted[l] = 0);
     // The place may be written from now on, so whoever still reads it is in a race.
-    cx.race_shared(w, &Touch::bare(w.pc, &at, size as usize, mask, true))?;
+    check_flight(cx, &to)?;
+    cx.race_shared(w, &Touch::bare(w.pc, &to, true))?;
+    let mut data = [[0; 16]; 32];
+    let whole = lanes(mask).filter(|&l| wanted[l] == size).fold(0u32, |m, l| m | 1 << l);
+    if whole != 0 {
+        read_whole(cx, w, &src, whole, size, &mut data)?;
+    }
+    for l in lanes(mask & !whole).filter(|&l| wanted[l] > 0) {
+        // The alignment is that of the whole copy; the bounds are those of what is read.
+        if !src[l].is_multiple_of(size as u64) {
+            return Err(misaligned(src[l], l, size));
+        }
+        let Some((i, at)) = cx.machine.memory.find(src[l], wanted[l] as u64) else {
+            return Err(outside(Space::Global, src[l], l, wanted[l], cx.machine.memory.describe(src[l])));
+        };
+        let spots = Spots::one(at, wanted[l] as usize, l);
+        read(cx, w, i, &spots, &mut data)?;
+    }
     for l in lanes(mask) {
-        let n = if ignored >> l & 1 != 0 { 0 } else { wanted[l] as usize };
-        let mut data = [0; 16];
-        if n > 0 {
-            let Some((i, from)) = cx.machine.memory.find(src[l], n as u64) else {
-                let hint = cx.machine.memory.describe(src[l]);
-                return Err(outside(Space::Global, src[l], l as u32, n as u64, hint));
-            };
-            cx.race_global(w, i, &Touch::bare(w.pc, &[from; 32], n, 1 << l, false))?;
-            let tracks = cx.machine.memory.tracks();
-            let Some(x) = cx.machine.memory.allocation(i) else { continue };
-            if tracks && all_set(&x.defined, &[from; 32], n) == 0 {
-                let what = format!("{n} bytes at Global address {:#x} are copied and were never written", src[l]);
-                let advice = "look for the write that should come before";
-                return Err(Slip::new(FaultKind::UninitialisedMemory, Some(l as u32), what, advice));
-            }
-            data[..n].copy_from_slice(&x.bytes[from..from + n]);
-        }
-        let flying = cx.shared.in_flight[at[l] >> 6] >> (at[l] & 63) & ((1 << size) - 1) != 0;
-        if flying {
-            let what = format!("two copies to Shared address {:#x} are under way at once", dst[l]);
-            return Err(Slip::new(
-                FaultKind::InFlight,
-                Some(l as u32),
-                what,
-                "wait for the first, or take another stage",
-            ));
-        }
-        flight(cx.shared, at[l], size as usize, true);
+        cx.shared.depart(to.place(l), size as usize);
         let group = w.committed[l];
-        w.copies.push(Copy { lane: l as u8, bytes: size as u8, group, to: at[l] as u32, data, pc: w.pc });
+        w.copies.push(Copy { lane: l as u8, bytes: size as u8, group, to: to.at[l], data: data[l], pc: w.pc });
+    }
+    Ok(())
+}
+
+/// Two copies to one place, of this instruction or of one before, must not be under way at once.
+fn check_flight(cx: &Cx<'_, '_>, to: &Spots) -> Done {
+    cx.shared.check_write(to)?;
+    let mut at = to.at;
+    let n = lanes(to.mask).enumerate().map(|(n, l)| at[n] = to.at[l]).count();
+    at[..n].sort_unstable();
+    match at[..n].windows(2).any(|w| w[0] == w[1]) {
+        false => Ok(()),
+        true => {
+            let what = "two lanes copy to one place".to_string();
+            Err(Slip::new(FaultKind::InFlight, None, what, "give each lane a place of its own"))
+        }
+    }
+}
+
+/// The lanes that read as much as they write.
+fn read_whole(cx: &mut Cx<'_, '_>, w: &mut Warp, src: &Wide, mask: u32, size: u32, data: &mut [[u8; 16]; 32]) -> Done {
+    let mut from = [src[mask.trailing_zeros() as usize & 31]; 32];
+    lanes(mask).for_each(|l| from[l] = src[l]);
+    match global(cx.machine.memory, &from, mask, size)? {
+        Some((i, spots)) => read(cx, w, i, &spots, data),
+        None => lanes(mask).try_for_each(|l| read_whole(cx, w, src, 1 << l, size, data)),
+    }
+}
+
+fn read(cx: &mut Cx<'_, '_>, w: &mut Warp, i: usize, spots: &Spots, data: &mut [[u8; 16]; 32]) -> Done {
+    count_global(cx, w.pc, spots);
+    cx.race_global(w, i, &Touch::bare(w.pc, spots, false))?;
+    check_global(cx, i, spots)?;
+    let Some(x) = cx.machine.memory.allocation(i) else { return Ok(()) };
+    let n = spots.size as usize;
+    for l in lanes(spots.mask) {
+        data[l][..n].copy_from_slice(&x.bytes[spots.place(l)..spots.place(l) + n]);
     }
     Ok(())
 }
@@ -87,11 +103,16 @@ pub(super) fn wait(cx: &mut Cx<'_, '_>, w: &mut Warp, pending: u32, all: bool, m
         let mine = mask >> c.lane & 1 != 0;
         mine && (all || c.group.saturating_add(pending) < committed[c.lane as usize])
     };
-    for c in copies.iter().filter(|c| lands(c)) {
-        let (to, n) = (c.to as usize, c.bytes as usize);
-        cx.race_shared(w, &Touch::bare(c.pc, &[to; 32], n, 1 << c.lane, true))?;
-        cx.shared.bytes[to..to + n].copy_from_slice(&c.data[..n]);
-        flight(cx.shared, to, n, false);
+    let mut landing = copies.iter().filter(|c| lands(c)).peekable();
+    while let Some(first) = landing.next() {
+        // Copies of one instruction land together, as they were started.
+        let mut spots = Spots::one(first.to as usize, first.bytes as usize, first.lane as usize);
+        cx.shared.land(first.to as usize, &first.data[..first.bytes as usize]);
+        while let Some(c) = landing.next_if(|c| c.pc == first.pc && spots.mask >> c.lane == 0) {
+            spots.add(c.to, c.lane as usize);
+            cx.shared.land(c.to as usize, &c.data[..c.bytes as usize]);
+        }
+        cx.race_shared(w, &Touch::bare(first.pc, &spots, true))?;
     }
     copies.retain(|c| !lands(c));
     w.copies = copies;

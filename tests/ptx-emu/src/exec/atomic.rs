@@ -1,8 +1,9 @@
 //! atom and red: one lane after the other, in an order that the seed turns.
-use super::load_store::{addresses, all_set, count_global, count_shared, global, offsets, outside, shared_undefined};
+use super::load_store::{count_global, count_shared};
 use super::race::Touch;
+use super::spots::{addresses, check_global, global, within};
 use super::{Cx, float};
-use crate::fault::{Done, FaultKind, Slip};
+use crate::fault::Done;
 use crate::inst::{Atom, AtomFn, Space};
 use crate::kernel::{SHARED_BASE, SHARED_WINDOW, WINDOW};
 use crate::lanes::{Wide, lanes};
@@ -11,7 +12,7 @@ use crate::warp::Warp;
 
 #[inline(never)]
 pub(super) fn atom(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Atom, mask: u32) -> Done {
-    let size = a.ty.bytes() as u64;
+    let size = a.ty.bytes() as u32;
     let addr = addresses(w, a.addr, mask)?;
     let (b, c) = operands(w, a, mask)?;
     let in_shared = |x: u64| x.wrapping_sub(SHARED_WINDOW) < WINDOW;
@@ -25,17 +26,14 @@ pub(super) fn atom(cx: &mut Cx<'_, '_>, w: &mut Warp, a: &Atom, mask: u32) -> Do
     if shared != 0 {
         let mut here = [addr[shared.trailing_zeros() as usize] - window; 32];
         lanes(shared).for_each(|l| here[l] = addr[l] - window);
-        let at = offsets(Space::Shared, &here, shared, size, SHARED_BASE as u64, cx.shared.bytes.len())?;
-        count_shared(cx, w.pc, &here, shared, size);
-        if all_set(&cx.shared.defined, &at, size as usize) & shared != shared {
-            return Err(shared_undefined(cx.shared, &here, &at, size as usize, shared));
-        }
-        let touch = Touch { strong: true, ..Touch::bare(w.pc, &at, size as usize, shared, true) };
-        cx.race_shared(w, &touch)?;
-        cx.flags(w, true, &here, shared, a.order, [true, true]);
+        let spots = within(Space::Shared, &here, shared, size, SHARED_BASE as u64, cx.shared.bytes.len())?;
+        count_shared(cx, w.pc, &spots);
+        cx.shared.check_read(&spots)?;
+        cx.race_shared(w, &Touch { strong: true, ..Touch::bare(w.pc, &spots, true) })?;
+        cx.flags(w, true, 0, &spots, a.order, [true, true]);
         let start = cx.machine.random.below(32);
         for l in turned(shared, start) {
-            old[l] = update(&mut cx.shared.bytes[at[l]..], a, b[l], c[l]);
+            old[l] = update(&mut cx.shared.bytes[spots.place(l)..], a, b[l], c[l]);
         }
     }
     let rest = mask & !shared;
@@ -63,26 +61,20 @@ fn global_atom(
     old: &mut Wide,
 ) -> Done {
     let size = a.ty.bytes();
-    // The check of alignment and bounds; where the places lie in several allocations, each lane looks for its own.
-    global(cx, addr, mask, size as u64)?;
-    count_global(cx, w.pc, addr, mask, size as u64);
-    cx.flags(w, false, addr, mask, a.order, [true, true]);
+    let Some((i, spots)) = global(cx.machine.memory, addr, mask, size as u32)? else {
+        // The places lie in several allocations: lane by lane.
+        return lanes(mask).try_for_each(|l| global_atom(cx, w, a, &[addr[l]; 32], 1 << l, (b, c), old));
+    };
+    count_global(cx, w.pc, &spots);
+    cx.race_global(w, i, &Touch { strong: true, ..Touch::bare(w.pc, &spots, true) })?;
+    check_global(cx, i, &spots)?;
     let start = cx.machine.random.below(32);
+    let Some(x) = cx.machine.memory.allocation(i) else { return Ok(()) };
     for l in turned(mask, start) {
-        let Some((i, at)) = cx.machine.memory.find(addr[l], size as u64) else {
-            return Err(outside(Space::Global, addr[l], l as u32, size as u64, String::new()));
-        };
-        let here = [at; 32];
-        cx.race_global(w, i, &Touch { strong: true, ..Touch::bare(w.pc, &here, size, 1 << l, true) })?;
-        let tracks = cx.machine.memory.tracks();
-        let Some(x) = cx.machine.memory.allocation(i) else { continue };
-        if tracks && all_set(&x.defined, &[at; 32], size) == 0 {
-            let what = format!("{size} bytes at Global address {:#x} are updated and were never written", addr[l]);
-            let advice = "set it to its first value before";
-            return Err(Slip::new(FaultKind::UninitialisedMemory, Some(l as u32), what, advice));
-        }
-        old[l] = update(&mut x.bytes[at..], a, b[l], c[l]);
+        old[l] = update(&mut x.bytes[spots.place(l)..], a, b[l], c[l]);
     }
+    let base = x.base;
+    cx.flags(w, false, base, &spots, a.order, [true, true]);
     Ok(())
 }
 

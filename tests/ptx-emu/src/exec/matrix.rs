@@ -5,11 +5,11 @@
 //! type of the accumulator. A test therefore compares with a bound that covers any order.
 use super::Cx;
 use super::half::{bf16_to_f32, f16_to_f32, from_f64};
-use super::load_store::{addresses, all_set, count_shared, offsets, shared_undefined};
+use super::load_store::count_shared;
 use super::race::Touch;
+use super::spots::shared;
 use crate::fault::{Done, FaultKind, Slip};
-use crate::inst::{Addr, Mma, MmaKind, Slot, Space};
-use crate::kernel::SHARED_BASE;
+use crate::inst::{Addr, Mma, MmaKind, Slot};
 use crate::lanes::{FULL, Row};
 use crate::ty::{Round, Ty};
 use crate::warp::Warp;
@@ -30,26 +30,23 @@ pub(super) fn load(cx: &mut Cx<'_, '_>, w: &mut Warp, num: u8, trans: bool, a: A
     together(mask)?;
     // Lanes 8i to 8i+7 give the rows of matrix i; the addresses of the others are not looked at.
     let rows = if num == 4 { FULL } else { (1 << (8 * num)) - 1 };
-    let addr = addresses(w, a, rows)?;
-    let at = offsets(Space::Shared, &addr, rows, 16, SHARED_BASE as u64, cx.shared.bytes.len())?;
-    count_shared(cx, w.pc, &addr, rows, 16);
-    if all_set(&cx.shared.defined, &at, 16) & rows != rows {
-        return Err(shared_undefined(cx.shared, &addr, &at, 16, rows));
-    }
-    cx.race_shared(w, &Touch::bare(w.pc, &at, 16, rows, false))?;
+    let spots = shared(w, a, rows, 16, cx.shared.bytes.len())?;
+    count_shared(cx, w.pc, &spots);
+    cx.shared.check_read(&spots)?;
+    cx.race_shared(w, &Touch::bare(w.pc, &spots, false))?;
     for (m, &slot) in d[..num as usize].iter().enumerate() {
-        let mut row: Row = [0; 32];
-        let element = |r: usize, c: usize| {
-            let o = at[8 * m + r] + 2 * c;
-            u16::from_le_bytes([cx.shared.bytes[o], cx.shared.bytes[o + 1]]) as u32
-        };
-        for (lane, x) in row.iter_mut().enumerate() {
-            let (g, t) = (lane / 4, 2 * (lane % 4));
-            *x = match trans {
-                false => element(g, t) | element(g, t + 1) << 16,
-                true => element(t, g) | element(t + 1, g) << 16,
-            };
+        let mut tile = [[0u16; 8]; 8];
+        for (r, row) in tile.iter_mut().enumerate() {
+            let o = spots.place(8 * m + r);
+            for (x, b) in row.iter_mut().zip(cx.shared.bytes[o..o + 16].chunks_exact(2)) {
+                *x = u16::from_le_bytes([b[0], b[1]]);
+            }
         }
+        let pair = |low: u16, high: u16| low as u32 | (high as u32) << 16;
+        let row: Row = match trans {
+            false => std::array::from_fn(|l| pair(tile[l / 4][2 * (l % 4)], tile[l / 4][2 * (l % 4) + 1])),
+            true => std::array::from_fn(|l| pair(tile[2 * (l % 4)][l / 4], tile[2 * (l % 4) + 1][l / 4])),
+        };
         w.put(slot, &row, FULL);
     }
     Ok(())

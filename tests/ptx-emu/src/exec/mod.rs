@@ -13,9 +13,12 @@ mod load_store;
 mod matrix;
 mod predicate;
 mod race;
+mod shared;
+mod spots;
 
 pub(crate) use barrier::{Barriers, open as open_barriers};
-pub(crate) use load_store::Shared;
+pub(crate) use shared::Shared;
+pub(crate) use spots::{Spots, Spread};
 
 use crate::counts::LineCounts;
 use crate::fault::{Done, FaultKind, Slip};

@@ -1,16 +1,15 @@
 //! What the race detector is told of the accesses of a warp.
 use super::Cx;
+use super::spots::Spots;
 use crate::fault::Done;
 use crate::inst::{Access, Order, Slot};
-use crate::lanes::{Wide, lanes};
+use crate::lanes::lanes;
 use crate::shadow::Who;
 use crate::warp::Warp;
 
-/// An access of the lanes of a mask, at these offsets.
+/// An access of some lanes.
 pub(crate) struct Touch<'a> {
-    pub at: &'a [usize; 32],
-    pub size: usize,
-    pub mask: u32,
+    pub spots: &'a Spots,
     pub pc: u32,
     pub strong: bool,
     pub write: bool,
@@ -21,13 +20,14 @@ pub(crate) struct Touch<'a> {
 }
 
 impl<'a> Touch<'a> {
-    /// A read, as an instruction asks for it.
+    pub fn write(a: &'a Access, pc: u32, spots: &'a Spots) -> Self {
+        Touch { write: true, ..Self::read(a, pc, spots) }
+    }
+
     #[inline(always)]
-    pub fn new(a: &'a Access, pc: u32, at: &'a [usize; 32], mask: u32) -> Self {
+    pub fn read(a: &'a Access, pc: u32, spots: &'a Spots) -> Self {
         Touch {
-            at,
-            size: a.bytes as usize * a.vector as usize,
-            mask,
+            spots,
             pc,
             strong: a.order.strong,
             write: false,
@@ -38,8 +38,8 @@ impl<'a> Touch<'a> {
     }
 
     /// An access that no registers take part in.
-    pub fn bare(pc: u32, at: &'a [usize; 32], size: usize, mask: u32, write: bool) -> Self {
-        Touch { at, size, mask, pc, strong: false, write, read_only: false, values: &[], wide: false }
+    pub fn bare(pc: u32, spots: &'a Spots, write: bool) -> Self {
+        Touch { spots, pc, strong: false, write, read_only: false, values: &[], wide: false }
     }
 }
 
@@ -60,8 +60,8 @@ impl Cx<'_, '_> {
             false => a.values.iter().all(|&r| narrow[r as usize][l] == narrow[r as usize][o]),
         };
         match a.write {
-            true => shadow.write(&who, a.at, a.size, a.mask, same),
-            false => shadow.read(&who, a.at, a.size, a.mask, false),
+            true => shadow.write(&who, a.spots, same),
+            false => shadow.read(&who, a.spots, false),
         }
     }
 
@@ -82,8 +82,8 @@ impl Cx<'_, '_> {
             false => a.values.iter().all(|&r| narrow[r as usize][l] == narrow[r as usize][o]),
         };
         match a.write {
-            true => x.shadow.write(&who, a.at, a.size, a.mask, same),
-            false => x.shadow.read(&who, a.at, a.size, a.mask, a.read_only),
+            true => x.shadow.write(&who, a.spots, same),
+            false => x.shadow.read(&who, a.spots, a.read_only),
         }
     }
 
@@ -92,8 +92,8 @@ impl Cx<'_, '_> {
         &mut self,
         w: &mut Warp,
         shared: bool,
-        addr: &Wide,
-        mask: u32,
+        base: u64,
+        spots: &Spots,
         order: Order,
         [reads, writes]: [bool; 2],
     ) {
@@ -103,8 +103,8 @@ impl Cx<'_, '_> {
         // The flags of global memory, and those of the shared memory of this block.
         let space = if shared { self.order.number + 1 } else { 0 };
         let locations = &mut self.machine.locations;
-        for l in lanes(mask) {
-            let flag = (space, addr[l]);
+        for l in lanes(spots.mask) {
+            let flag = (space, base + spots.at[l] as u64);
             if reads {
                 w.order.read_flag(flag, order.acquire, self.order, w.index, locations);
             }
