@@ -1,6 +1,8 @@
 //! `lolm verify`: a golden case, compiled and run, against the numbers in its folder.
+use crate::compiler::To;
 use crate::device::Where;
 use crate::output::show;
+use crate::programs::PrecisionArg;
 use crate::verify::{Case, Results};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -15,6 +17,9 @@ pub struct Verify {
     /// What the case is compiled for: cpu, cuda, cuda:sm_80 or cuda:sm_90a [default: what the device runs]
     #[arg(long, value_name = "TARGET")]
     target: Option<Target>,
+    /// What products compute in, for a GPU; with bf16 the bounds are wider
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    precision: PrecisionArg,
     #[command(flatten)]
     on: Where,
     /// Print JSON
@@ -26,7 +31,9 @@ impl Verify {
     pub fn run(self) -> Result<()> {
         let on = self.on.open()?;
         let case = Case::load(&self.folder)?;
-        let results = crate::verify::run(&case, &on, self.target.unwrap_or_else(|| on.target()))?;
+        let target = self.target.unwrap_or_else(|| on.target());
+        let to = To { precision: self.precision.into(), ..To::run_on(target) };
+        let results = crate::verify::run(&case, &on, to)?;
         show(self.json, &results, Results::show)?;
         let wrong: Vec<String> = results.wrong().map(|r| format!("{} {}", r.kind, r.name)).collect();
         match wrong.len() {

@@ -1,12 +1,11 @@
 //! Runs the programs of a golden case and compares what they give.
 use super::case::{Case, Tensor as Theirs};
-use super::{GRADIENTS, OUTPUTS, Results, Row, Shaped};
+use super::{Bounds, Results, Row, Shaped};
 use crate::compiler::{To, in_memory};
 use crate::device::Opened;
 use crate::programs::adamw;
 use crate::spec::Named;
 use anyhow::{Context, Result};
-use lolm_codegen::Target;
 use lolm_models::{Noise, Program, build};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Source};
@@ -22,14 +21,15 @@ const FORCED: &str = "eval.logits.gate=";
 struct Runner<'a> {
     case: &'a Case,
     model: Model,
+    bounds: Bounds,
     rows: Vec<Row>,
 }
 
 /// Compiles the case, runs it and compares everything.
-pub fn run(case: &Case, on: &Opened, target: Target) -> Result<Results> {
+pub fn run(case: &Case, on: &Opened, to: To) -> Result<Results> {
     let named = Named { name: case.name.clone(), spec: case.spec.clone(), folder: Some(case.folder.clone()) };
-    let model = on.load(in_memory(&named, &sources(case)?, To::run_on(target))?)?;
-    let mut r = Runner { case, model, rows: vec![] };
+    let model = on.load(in_memory(&named, &sources(case)?, to)?)?;
+    let mut r = Runner { case, model, bounds: Bounds::of(to.precision), rows: vec![] };
     r.load()?;
     r.outputs()?;
     r.forced_gate()?;
@@ -120,19 +120,21 @@ impl Runner<'_> {
         let theirs: BTreeMap<&str, &Theirs> = given.filter_map(|(n, t)| Some((n.strip_prefix("eval.")?, t))).collect();
         for (name, theirs) in &theirs {
             match ours.get(*name) {
-                Some(x) => self.compare("output", name, OUTPUTS, x, theirs),
-                None => self.rows.push(Row::fault("output", name, OUTPUTS, "the model gives no such tensor")),
+                Some(x) => self.compare("output", name, self.bounds.output, x, theirs),
+                None => {
+                    self.rows.push(Row::fault("output", name, self.bounds.output, "the model gives no such tensor"))
+                }
             }
         }
         for name in ours.keys().filter(|n| !theirs.contains_key(n.as_str())) {
-            self.rows.push(Row::fault("output", name, OUTPUTS, "the case has no such tensor"));
+            self.rows.push(Row::fault("output", name, self.bounds.output, "the case has no such tensor"));
         }
         let inputs = ["tokens", "targets", "train.gumbel"];
         for name in case.io.keys().filter(|n| !n.starts_with("eval.") && !inputs.contains(&n.as_str())) {
-            self.rows.push(Row::fault("input", name, OUTPUTS, "the model takes no such tensor"));
+            self.rows.push(Row::fault("input", name, self.bounds.output, "the model takes no such tensor"));
         }
         if case.io.contains_key("train.gumbel") && case.spec.regime().is_none() {
-            self.rows.push(Row::fault("input", "train.gumbel", OUTPUTS, "the model has no regime layer"));
+            self.rows.push(Row::fault("input", "train.gumbel", self.bounds.output, "the model has no regime layer"));
         }
         Ok(())
     }
@@ -147,12 +149,12 @@ impl Runner<'_> {
             })?;
             let name = &name["eval.".len()..];
             if case.spec.gate().is_none() {
-                self.rows.push(Row::fault("output", name, OUTPUTS, "the model has no gate"));
+                self.rows.push(Row::fault("output", name, self.bounds.output, "the model has no gate"));
                 continue;
             }
             let ours = self.call("forced", &[("gate.force", value)])?;
             let logits = ours.get("logits").context("bug: the program `forced` gives no logits")?;
-            self.compare("output", name, OUTPUTS, logits, theirs);
+            self.compare("output", name, self.bounds.output, logits, theirs);
         }
         if case.spec.gate().is_some() {
             // A negative value leaves the gate as learned.
@@ -160,7 +162,7 @@ impl Runner<'_> {
             let (logits, theirs) = (ours.get("logits"), case.io.get("eval.logits"));
             let logits = logits.context("bug: the program `forced` gives no logits")?;
             if let Some(theirs) = theirs {
-                self.compare("output", "logits.gate=learned", OUTPUTS, logits, theirs);
+                self.compare("output", "logits.gate=learned", self.bounds.output, logits, theirs);
             }
         }
         Ok(())
@@ -168,13 +170,13 @@ impl Runner<'_> {
 
     fn losses_and_gradients(&mut self) -> Result<()> {
         let ours = self.call("gradients", &[])?;
-        let case = self.case;
+        let (case, bounds) = (self.case, self.bounds);
         for (part, theirs) in &case.losses {
-            self.compare_number("loss", part, OUTPUTS, &ours, &format!("loss.{part}"), *theirs);
+            self.compare_number("loss", part, bounds.loss, &ours, &format!("loss.{part}"), *theirs);
         }
         let parts = ours.keys().filter_map(|n| n.strip_prefix("loss."));
         let extra: Vec<&str> = parts.filter(|p| !case.losses.contains_key(*p)).collect();
-        self.rows.extend(extra.into_iter().map(|p| Row::fault("loss", p, OUTPUTS, "the case has no such loss")));
+        self.rows.extend(extra.into_iter().map(|p| Row::fault("loss", p, bounds.loss, "the case has no such loss")));
         let mut names: BTreeSet<&str> = case.gradients.keys().map(String::as_str).collect();
         names.extend(ours.keys().filter_map(|n| n.strip_prefix("grad.")));
         for name in names {
@@ -183,12 +185,16 @@ impl Runner<'_> {
                     let data = wide(x);
                     let ours = Shaped { shape: &x.shape, data: &data };
                     let theirs = Shaped { shape: &theirs.shape, data: &theirs.data };
-                    self.rows.push(Row::compare_gradient(name, ours, theirs, case.grad_norm));
+                    self.rows.push(Row::compare_gradient(name, bounds.gradient, ours, theirs, case.grad_norm));
                 }
                 // Heads of a loss that the model lacks: they are in the files, and nothing flows into them.
                 (None, Some(theirs)) if name.starts_with("loss.") && theirs.data.iter().all(|x| *x == 0.0) => {}
-                (None, _) => self.rows.push(Row::fault("gradient", name, GRADIENTS, "the model has no such parameter")),
-                (_, None) => self.rows.push(Row::fault("gradient", name, GRADIENTS, "the case has no such gradient")),
+                (None, _) => {
+                    self.rows.push(Row::fault("gradient", name, bounds.gradient, "the model has no such parameter"))
+                }
+                (_, None) => {
+                    self.rows.push(Row::fault("gradient", name, bounds.gradient, "the case has no such gradient"))
+                }
             }
         }
         Ok(())
@@ -200,14 +206,14 @@ impl Runner<'_> {
         for (i, (loss, norm)) in case.trajectory.iter().enumerate() {
             let ours = self.call("train", &[])?;
             if i == 0 {
-                self.compare_number("gradient", "grad_norm", GRADIENTS, &ours, "grad_norm", case.grad_norm);
+                self.compare_number("gradient", "grad_norm", self.bounds.gradient, &ours, "grad_norm", case.grad_norm);
             }
-            self.compare_number("step", &format!("loss {i}"), GRADIENTS, &ours, "loss.total", *loss);
+            self.compare_number("step", &format!("loss {i}"), self.bounds.step, &ours, "loss.total", *loss);
             if let Some(norm) = norm {
-                self.compare_number("step", &format!("grad_norm {i}"), GRADIENTS, &ours, "grad_norm", *norm);
+                self.compare_number("step", &format!("grad_norm {i}"), self.bounds.step, &ours, "grad_norm", *norm);
             }
             if ours.get("skipped").is_none_or(|s| wide(s) != [0.0]) {
-                self.rows.push(Row::fault("step", &format!("step {i}"), GRADIENTS, "the optimizer skipped it"));
+                self.rows.push(Row::fault("step", &format!("step {i}"), self.bounds.step, "the optimizer skipped it"));
             }
         }
         Ok(())
