@@ -187,9 +187,9 @@ impl Chooser<'_> {
     }
 
     /// The share of lanes that have something to do along an axis, in 32nds.
-    fn use_of_lanes(&self, a: KAxis) -> u32 {
-        let len = self.len(a);
-        32 * len / len.next_multiple_of(self.m.lanes)
+    fn use_of_lanes(&self, a: KAxis) -> u64 {
+        let len = self.len(a) as u64;
+        32 * len / len.next_multiple_of(self.m.lanes as u64)
     }
 
     /// An access counts for what it moves: four times as much with each axis it varies over. Lengths do not count, so that
@@ -210,7 +210,9 @@ impl Chooser<'_> {
 
     /// A fold in registers needs no loop, and an index in registers is a constant.
     fn gains_by_unrolling(&self, a: KAxis) -> bool {
-        self.k.values.iter().any(|v| v.op.folds() == Some(a) || v.op == KOp::Index(a))
+        // States of units that are given have no other place than registers, or memory that is slower.
+        let state = self.m.threads && !self.k.units.is_empty() && self.is_in_state(a);
+        state || self.k.values.iter().any(|v| v.op.folds() == Some(a) || v.op == KOp::Index(a))
     }
 
     /// The state of a scan has a number for each coordinate along the axis.
@@ -395,7 +397,7 @@ impl Chooser<'_> {
 /// A smaller team costs more than it gains.
 const FEWEST_MEMBERS: u32 = 4;
 /// Lanes in use, of 32, from which on an axis is as good as any: as many neighbours as memory moves at once.
-const FULL_ENOUGH: u32 = 8;
+const FULL_ENOUGH: u64 = 8;
 
 /// True if neighbours along the axis are not neighbours in memory.
 fn jumps(v: &Value, a: KAxis) -> bool {

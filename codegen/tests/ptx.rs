@@ -238,3 +238,19 @@ fn teams_fold_ranges() {
         team(source, &[(0, lo as f64), (1, hi as f64)], 3e-5);
     }
 }
+
+/// Embeddings of billions of parameters: addresses take 64 bits, and so do the figures of the schedule.
+#[test]
+fn tensors_beyond_32_bits_have_kernels() {
+    let k = kernel(
+        "kernel @double {
+  axis i 2147483600
+  in $x f32 2147483600
+  out $y f32 2147483600
+  %0 f32[i] = load $x[i]
+  %1 f32[i] = add %0 %0
+  %2 f32[i] = store $y[i] %1
+}",
+    );
+    assert!(text(&claim(&k)).contains("mul.wide.s32") || text(&claim(&k)).contains("mul.lo.s64"));
+}
