@@ -2,6 +2,7 @@
 pub mod bench;
 pub mod compile;
 pub mod demo;
+pub mod doctor;
 pub mod eval;
 pub mod export;
 pub mod generate;
@@ -29,6 +30,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Doctor(c) => c.run(),
         Command::Opt(c) => c.run(),
         Command::Tokenizer(c) => c.run(),
     }

@@ -24,6 +24,7 @@ pub enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Bench(bench::Bench),
+    Doctor(doctor::Doctor),
     Opt(opt::Opt),
     Tokenizer(tokenizer::Tokenize),
 }

@@ -15,6 +15,7 @@ mod bounds;
 mod check;
 mod features;
 pub use check::{MAX_DIMS, MAX_OPERANDS, PlanError, elements};
+pub use features::missing;
 
 /// A checked artifact, ready to run.
 pub struct Artifact {

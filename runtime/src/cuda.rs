@@ -3,6 +3,7 @@
 //! Parameters and states live on the device. The host has a copy of each ([`mirror`]) that is fetched where it is looked at
 //! and uploaded where it was written. A program is resolved to launches once and then replayed. All unsafe code for GPUs is
 //! in here.
+pub mod ceiling;
 pub mod device;
 #[cfg(feature = "cuda")]
 pub mod driver;

@@ -91,6 +91,12 @@ impl Machine {
     pub fn run(&mut self, program: usize) {
         on!(self, m => m.run(program))
     }
+    pub fn wait(&self) -> Result<(), DeviceError> {
+        match self {
+            Machine::Cpu(_) => Ok(()),
+            Machine::Cuda(m) => m.wait(),
+        }
+    }
     pub fn measure(&mut self, program: usize, on: bool) -> Vec<u64> {
         on!(self, m => m.measure(program, on))
     }

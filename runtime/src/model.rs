@@ -194,6 +194,11 @@ impl Model {
         self.machine.run(p.0);
     }
 
+    /// Waits until what was run is done; reading what it gave waits too.
+    pub fn wait(&self) -> Result<(), DeviceError> {
+        self.machine.wait()
+    }
+
     /// Runs a program on these inputs, which must be all of them, and gives all outputs.
     pub fn call(&mut self, name: &str, inputs: &[(&str, Tensor)]) -> Result<BTreeMap<String, Tensor>, ModelError> {
         let p = self.program(name)?;

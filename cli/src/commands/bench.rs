@@ -1,6 +1,7 @@
-//! `lolm bench`: measurements of training, taking prompts in, decoding and compiling on this machine.
+//! `lolm bench`: measurements of training, taking prompts in, decoding and compiling on this machine, and of its GPU.
 mod compile;
 mod decode;
+mod gpu;
 mod prefill;
 mod profile;
 mod train;
@@ -9,7 +10,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use lolm_runtime::train::Tokens;
 
-/// Measure training, taking prompts in, decoding or compiling
+/// Measure training, taking prompts in, decoding, compiling or a GPU
 #[derive(Args, Debug)]
 pub struct Bench {
     #[command(subcommand)]
@@ -22,6 +23,7 @@ enum What {
     Decode(decode::Decode),
     Prefill(prefill::Prefill),
     Compile(compile::Compile),
+    Gpu(gpu::Gpu),
 }
 
 impl Bench {
@@ -31,6 +33,7 @@ impl Bench {
             What::Decode(b) => b.run(),
             What::Prefill(b) => b.run(),
             What::Compile(b) => b.run(),
+            What::Gpu(b) => b.run(),
         }
     }
 }

@@ -48,7 +48,12 @@ fn usage_errors_have_their_own_code() {
 fn devices_that_are_not_there() {
     let f = Folder::new("devices");
     // No machine has so many; one without a driver says that.
-    for args in ["bench decode --device cuda:99", "verify x --device cuda:99", "generate x -p a --device cuda:99"] {
+    for args in [
+        "bench decode --device cuda:99",
+        "verify x --device cuda:99",
+        "generate x -p a --device cuda:99",
+        "bench gpu --device cuda:99",
+    ] {
         let ran = f.lolm(args);
         assert_eq!(ran.code(), Some(2), "{args}: {}", ran.stderr());
         let said = ran.stderr();

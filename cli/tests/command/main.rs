@@ -1,6 +1,7 @@
 //! The command as a user meets it: the binary in a folder of its own, what it prints and how it ends.
 mod artifacts;
 mod bad_input;
+mod devices;
 mod exchange;
 mod families;
 mod runs;

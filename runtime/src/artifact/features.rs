@@ -6,8 +6,13 @@ pub fn check(needed: &[String]) -> Result<(), ArtifactError> {
     if !cfg!(target_arch = "x86_64") {
         return Err(ArtifactError::Machine { found: std::env::consts::ARCH });
     }
-    let missing: Vec<String> = needed.iter().filter(|f| !has(f)).cloned().collect();
+    let missing = missing(needed.iter().map(String::as_str));
     if missing.is_empty() { Ok(()) } else { Err(ArtifactError::CpuFeatures { missing }) }
+}
+
+/// Of these features, those that this CPU lacks or that this runtime does not know.
+pub fn missing<'a>(needed: impl Iterator<Item = &'a str>) -> Vec<String> {
+    needed.filter(|f| !has(f)).map(String::from).collect()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -78,6 +78,8 @@ pub trait Device: Send + Sync {
     /// Refuses code for an architecture that it cannot run, such as `sm_80`.
     fn accepts(&self, architecture: &str) -> Result<(), DeviceError>;
     fn memory(&self) -> Result<MemoryInfo, DeviceError>;
+    /// Parts that run blocks side by side.
+    fn multiprocessors(&self) -> u32;
 
     /// Memory for tensors of these bytes, each aligned to 64 at least, whose contents are not defined. It is one
     /// allocation, to be freed as one.

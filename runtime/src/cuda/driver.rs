@@ -140,6 +140,10 @@ impl Device for Driver {
         }
     }
 
+    fn multiprocessors(&self) -> u32 {
+        self.context.info.multiprocessors
+    }
+
     fn memory(&self) -> Result<MemoryInfo, DeviceError> {
         self.context.memory()
     }

@@ -89,6 +89,10 @@ impl Device for Emulator {
         Ok(())
     }
 
+    fn multiprocessors(&self) -> u32 {
+        1
+    }
+
     fn memory(&self) -> Result<MemoryInfo, DeviceError> {
         Ok(MemoryInfo { free: TOTAL.saturating_sub(self.state().used()), total: TOTAL })
     }

@@ -220,6 +220,12 @@ impl Machine {
         Ok(())
     }
 
+    /// Waits until the device has done what it was told, and gives its first failure.
+    pub fn wait(&self) -> Result<(), DeviceError> {
+        self.health.check()?;
+        self.device().synchronize().inspect_err(|e| self.health.fail(e.clone()))
+    }
+
     /// Starts to measure a program's launches, or stops; gives the nanoseconds measured so far.
     pub fn measure(&mut self, program: usize, on: bool) -> Vec<u64> {
         let program = &mut self.programs[program];

@@ -114,6 +114,7 @@ impl Device for Full {
     fn name(&self) -> String { self.0.name() }
     fn accepts(&self, a: &str) -> Result<(), DeviceError> { self.0.accepts(a) }
     fn memory(&self) -> Result<MemoryInfo, DeviceError> { self.0.memory() }
+    fn multiprocessors(&self) -> u32 { self.0.multiprocessors() }
     fn alloc(&self, sizes: &[usize]) -> Result<Vec<Address>, DeviceError> { self.0.alloc(sizes) }
     fn free(&self, a: &[Address]) -> Result<(), DeviceError> { self.0.free(a) }
     fn upload(&self, to: Address, x: &[u8]) -> Result<(), DeviceError> { self.0.upload(to, x) }
