@@ -85,13 +85,15 @@ pub struct Gen<'a, E: Emit> {
     pub written: BTreeSet<Written>,
     /// Arrays made so far.
     pub arrays: u32,
+    /// Memory is accessed only where this holds.
+    pub only: Option<E::V>,
 }
 
 impl<'a, E: Emit> Gen<'a, E> {
     pub fn new(k: &'a Kernel, s: &'a Schedule, e: &'a mut E) -> Self {
         let at = k.axes.iter().map(|_| None).collect();
         let tiles = k.axes.iter().map(|_| None).collect();
-        Gen { k, s, e, at, scopes: vec![], tiles, written: BTreeSet::new(), arrays: 0 }
+        Gen { k, s, e, at, scopes: vec![], tiles, written: BTreeSet::new(), arrays: 0, only: None }
     }
 
     pub fn open_scope(&mut self, hides: KAxes) {

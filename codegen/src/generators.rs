@@ -4,21 +4,22 @@
 use crate::CodegenError;
 use crate::eval::Fail;
 use crate::ptx;
-use crate::schedule::{self, Schedule};
+use crate::schedule;
 use lolm_ir::kernel::Kernel;
 
 /// A kernel's code, and who made it.
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub generator: &'static str,
-    pub schedule: Schedule,
+    /// How the kernel's axes map to the machine, for people.
+    pub schedule: String,
     pub code: ptx::Code,
 }
 
 /// Makes the code of a kernel's entry, or says that the kernel is none of its own.
-type Generate = fn(&Kernel, &str) -> Result<Option<(Schedule, ptx::Code)>, Fail>;
+type Generate = fn(&Kernel, &str) -> Result<Option<(String, ptx::Code)>, Fail>;
 
-const GENERATORS: &[(&str, Generate)] = &[("stream", stream)];
+const GENERATORS: &[(&str, Generate)] = &[("contract", ptx::contract), ("stream", stream)];
 
 /// The code of a verified kernel, as an entry of this name.
 pub fn claim(k: &Kernel, entry: &str) -> Result<Claim, CodegenError> {
@@ -31,8 +32,8 @@ pub fn claim(k: &Kernel, entry: &str) -> Result<Claim, CodegenError> {
     Err(failed(Fail::Bug("no generator claims it".into())))
 }
 
-fn stream(k: &Kernel, entry: &str) -> Result<Option<(Schedule, ptx::Code)>, Fail> {
+fn stream(k: &Kernel, entry: &str) -> Result<Option<(String, ptx::Code)>, Fail> {
     let s = schedule::schedule_for(k, &schedule::GPU);
     let code = ptx::compile(k, &s, entry)?;
-    Ok(Some((s, code)))
+    Ok(Some((s.display(k).to_string(), code)))
 }

@@ -1,7 +1,6 @@
 //! Packs a module into an artifact: code of all kernels, one after another, and a manifest that says where each lies.
 use crate::generators::{Claim, claim};
 use crate::ptx::{self, Sm};
-use crate::schedule::Schedule;
 use crate::{CodegenError, Target, compile_scheduled, cpu, schedule};
 use lolm_ir::artifact::{Block, CODE, KernelRecord, MANIFEST, Manifest, PTX, container, entry};
 use lolm_ir::kernel::Kernel;
@@ -91,7 +90,7 @@ fn pack_cpu(kernels: &[Kernel]) -> Result<Packed, CodegenError> {
     let (mut code, mut records, mut reports) = (vec![], vec![], vec![]);
     for (k, c) in kernels.iter().zip(&compile_all(kernels, one)?) {
         code.resize(code.len().next_multiple_of(ALIGN), TRAP);
-        records.push(record(k, &c.schedule, (code.len(), c.code.len()), None));
+        records.push(record(k, c.schedule.unit_dims(k), (code.len(), c.code.len()), None));
         reports.push(report(k, c.code.len(), c.schedule_text.clone(), "stream"));
         code.extend(&c.code);
     }
@@ -109,8 +108,8 @@ fn pack_cuda(kernels: &[Kernel], sm: Sm) -> Result<Packed, CodegenError> {
     let (mut records, mut reports) = (vec![], vec![]);
     for (k, c) in kernels.iter().zip(&claims) {
         code.push(b'\n');
-        records.push(record(k, &c.schedule, (code.len(), c.code.text.len()), Some(c.code.block)));
-        reports.push(report(k, c.code.text.len(), c.schedule.display(k).to_string(), c.generator));
+        records.push(record(k, c.code.unit_dims.clone(), (code.len(), c.code.text.len()), Some(c.code.block)));
+        reports.push(report(k, c.code.text.len(), c.schedule.clone(), c.generator));
         code.extend(c.code.text.as_bytes());
     }
     Ok(Packed { section: format!("{PTX}{sm}"), code, features: vec![sm.to_string()], records, kernels: reports })
@@ -120,8 +119,7 @@ fn report(k: &Kernel, code_bytes: usize, schedule: String, generator: &'static s
     KernelReport { name: k.name.clone(), code_bytes, schedule, generator }
 }
 
-fn record(k: &Kernel, s: &Schedule, (offset, len): (usize, usize), block: Option<Block>) -> KernelRecord {
-    let unit_dims = s.unit_dims(k);
+fn record(k: &Kernel, unit_dims: Vec<u32>, (offset, len): (usize, usize), block: Option<Block>) -> KernelRecord {
     KernelRecord {
         name: k.name.clone(),
         offset: offset as u64,

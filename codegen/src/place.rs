@@ -52,6 +52,7 @@ impl<E: Emit> Gen<'_, E> {
         let guard = view.guard.map(|g| self.eval(g, inst)).transpose()?;
         let tail = self.tail_of(v, view, inst)?;
         let guard = self.and(guard, tail);
+        let guard = self.and(guard, self.only);
         let dtype = self.dtype_at(base);
         let (mut offset, mut varying) = (view.base, vec![]);
         for (a, stride) in &view.terms {

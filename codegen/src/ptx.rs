@@ -5,6 +5,7 @@
 mod arith;
 mod build;
 mod compile;
+mod contract;
 mod coord;
 mod inst;
 mod memory;
@@ -12,3 +13,4 @@ mod print;
 mod simt;
 
 pub use compile::{Code, Sm, compile, preamble};
+pub use contract::contract;

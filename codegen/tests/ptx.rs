@@ -9,7 +9,7 @@ fn shown(name: &str, source: &str) {
     let k = kernel(source);
     let c = claim(&k);
     let block = c.code.block;
-    let head = format!("// {}\n// {} threads, {} units a block\n", c.schedule.display(&k), block.threads, block.units);
+    let head = format!("// {}\n// {} threads, {} units a block\n", c.schedule, block.threads, block.units);
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "ptx" }, {
         insta::assert_snapshot!(name, head + &text(&c));
     });
@@ -148,7 +148,7 @@ fn argmax() {
 /// A kernel whose long folds are shared by a team gives what the interpreter gives, and says so.
 fn team(source: &str, set: &[(usize, f64)], tolerance: f64) {
     let k = kernel(source);
-    let schedule = claim(&k).schedule.display(&k).to_string();
+    let schedule = claim(&k).schedule;
     assert!(schedule.contains(" team "), "{schedule}");
     let mut data = inputs(&k, 7);
     set.iter().for_each(|(o, x)| data[*o][0] = *x);

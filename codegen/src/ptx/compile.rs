@@ -45,13 +45,15 @@ impl fmt::Display for Sm {
 pub struct Code {
     pub text: String,
     pub block: Block,
+    /// The units of the kernel, as a product.
+    pub unit_dims: Vec<u32>,
 }
 
 /// Units that the whole machine should have before a block gets more warps: its processors.
 const PROCESSORS: i64 = 132;
 const MOST_WARPS: u64 = 8;
 /// Shared memory of a block that needs no leave, and at most.
-const STATIC_SHARED: u32 = 48 << 10;
+pub const STATIC_SHARED: u32 = 48 << 10;
 const MOST_SHARED: u32 = 99 << 10;
 /// Bytes of parameters that an entry may have, eight for each.
 const MOST_PARAMS: usize = 4096 / 8;
@@ -88,7 +90,7 @@ pub fn compile(k: &Kernel, s: &Schedule, name: &str) -> Result<Code, Fail> {
     };
     let units = if share.team { 1 } else { (share.warps * share.of_warp) as u32 };
     let block = Block { threads, units, shared: if dynamic { all } else { 0 } };
-    Ok(Code { text: print::entry(&entry, k), block })
+    Ok(Code { text: print::entry(&entry, k), block, unit_dims: s.unit_dims(k) })
 }
 
 /// Warps of a block whose shared memory fits: fewer where each has its own, and it is much.

@@ -223,6 +223,47 @@ pub enum Op {
         a: Reg,
         at: Address,
     },
+    /// Four neighbours at once, aligned to all of them.
+    Ld4 {
+        space: Space,
+        ty: Type,
+        d: [Reg; 4],
+        at: Address,
+    },
+    /// Two neighbours of 32 bits at once.
+    St2 {
+        space: Space,
+        a: [Reg; 2],
+        at: Address,
+    },
+    /// Copies 16 bytes from global to shared memory while the thread goes on; where `read` is 0, zeros in their place.
+    CpAsync {
+        to: Address,
+        from: Address,
+        read: Option<Reg>,
+    },
+    /// What was copied since the last of these is one group.
+    CpCommit,
+    /// Waits until so many groups, the latest ones, are all that may be under way.
+    CpWait(u8),
+    /// Four matrices of 8 by 8 elements of 16 bits, whose rows the lanes point at, as fragments; each transposed if so.
+    Ldmatrix {
+        transposed: bool,
+        d: [Reg; 4],
+        at: Address,
+    },
+    /// d += a·b of bf16 in 16 by 8 elements, 16 deep.
+    Mma {
+        d: [Reg; 4],
+        a: [Reg; 4],
+        b: [Reg; 2],
+    },
+    /// Two f32 rounded to nearest bf16, in one register.
+    CvtPair {
+        d: Reg,
+        high: Src,
+        low: Src,
+    },
     /// All lanes take part.
     Shfl {
         how: Shuffle,
@@ -232,7 +273,7 @@ pub enum Op {
     },
     /// All lanes of the warp meet, and see each other's writes.
     SyncWarp,
-    /// All threads of the block do.
+    /// All threads of the block meet, and see each other's writes to shared memory.
     SyncBlock,
     Label(Label),
     /// All lanes that get here take the same way.

@@ -137,7 +137,7 @@ fn load_at(s: &mut Simt, dtype: DType, p: Place, guard: Option<(Reg, bool)>) -> 
 
 pub fn store(s: &mut Simt, access: &Access<Simt>, v: V) {
     let mut guard = guard(access);
-    if one_place(&access.lane) {
+    if one_place(&access.lane) && !s.alone {
         let first = s.first_lane();
         guard = both(s, guard, first);
     }
@@ -279,7 +279,7 @@ fn before_store(s: &mut Simt, access: &Access<Simt>) {
         // one writes for all.
         C::Global(_, o) => {
             let o = o as usize;
-            if s.modes[o] == Mode::InOut && (s.read_by_all[o] || one_place(&access.lane)) {
+            if !s.alone && s.modes[o] == Mode::InOut && (s.read_by_all[o] || one_place(&access.lane)) {
                 s.b.op(Op::SyncWarp);
             }
         }

@@ -68,6 +68,10 @@ fn prefix(c: Class) -> &'static str {
 fn reg(r: Reg) -> String {
     format!("{}{}", prefix(r.class), r.number)
 }
+fn group(regs: &[Reg]) -> String {
+    let regs: Vec<String> = regs.iter().map(|r| reg(*r)).collect();
+    format!("{{{}}}", regs.join(", "))
+}
 fn param(i: u32) -> String {
     format!("p{i}")
 }
@@ -208,6 +212,23 @@ fn operation(op: &Op) -> String {
         Op::ToGlobal { d, a } => format!("cvta.to.global.u64 {}, {}", reg(d), reg(a)),
         Op::Ld { space: s, ty: t, d, at } => format!("ld.{}.{} {}, {}", space(s), ty(t), reg(d), address(at)),
         Op::St { space: s, ty: t, a, at } => format!("st.{}.{} {}, {}", space(s), ty(t), address(at), reg(a)),
+        Op::Ld4 { space: s, ty: t, d, at } => format!("ld.{}.v4.{} {}, {}", space(s), ty(t), group(&d), address(at)),
+        Op::St2 { space: s, a, at } => format!("st.{}.v2.b32 {}, {}", space(s), address(at), group(&a)),
+        Op::CpAsync { to, from, read } => {
+            let read = read.map_or(String::new(), |r| format!(", {}", reg(r)));
+            format!("cp.async.cg.shared.global {}, {}, 16{read}", address(to), address(from))
+        }
+        Op::CpCommit => "cp.async.commit_group".into(),
+        Op::CpWait(n) => format!("cp.async.wait_group {n}"),
+        Op::Ldmatrix { transposed, d, at } => {
+            let trans = if transposed { ".trans" } else { "" };
+            format!("ldmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 {}, {}", group(&d), address(at))
+        }
+        Op::Mma { d, a, b } => {
+            let (d, a, b) = (group(&d), group(&a), group(&b));
+            format!("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {d}, {a}, {b}, {d}")
+        }
+        Op::CvtPair { d, high, low } => format!("cvt.rn.bf16x2.f32 {}, {}, {}", reg(d), src(high), src(low)),
         Op::Shfl { how, d, a, lane } => {
             format!("shfl.sync.{}.b32 {}, {}, {}, 31, -1", shuffle(how), reg(d), reg(a), src(lane))
         }

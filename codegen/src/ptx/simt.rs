@@ -66,10 +66,17 @@ pub struct Simt {
     shared: Option<Reg>,
     pub shared_bytes: u32,
     pub pending: Pending,
+    /// Every thread is on its own: a single lane, with coordinates that are its own.
+    pub alone: bool,
     bug: Option<String>,
 }
 
 impl Simt {
+    /// Threads that are on their own, for a generator that gives each its coordinates.
+    pub fn threads(k: &Kernel) -> Self {
+        let share = Share { units: 1, warps: 1, of_warp: 1, whole: false, team: false };
+        Simt { alone: true, ..Simt::new(k, share) }
+    }
     pub fn new(k: &Kernel, share: Share) -> Self {
         let mut b = Builder::new();
         let (lane, warp, operands) = b.at_head(|b| {
@@ -101,6 +108,7 @@ impl Simt {
             shared: None,
             shared_bytes: 0,
             pending: Pending::default(),
+            alone: false,
             bug: None,
         }
     }
@@ -272,7 +280,7 @@ impl Emit for Simt {
     type C = C;
 
     fn lanes(&self) -> usize {
-        LANES
+        if self.alone { 1 } else { LANES }
     }
     fn masks_tail(&self) -> bool {
         true
@@ -305,7 +313,7 @@ impl Emit for Simt {
         V::Bool(x)
     }
     fn iota(&mut self) -> V {
-        V::Reg(self.lane)
+        if self.alone { V::I32(0) } else { V::Reg(self.lane) }
     }
     fn vary(&mut self, v: V) -> V {
         V::Reg(self.reg(v))

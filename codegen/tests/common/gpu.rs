@@ -17,8 +17,8 @@ pub fn text(c: &Claim) -> String {
     preamble(Sm::Sm80, [&c.code].into_iter()) + &c.code.text
 }
 
-pub fn units(k: &Kernel, c: &Claim) -> u32 {
-    c.schedule.unit_dims(k).iter().product()
+pub fn units(c: &Claim) -> u32 {
+    c.code.unit_dims.iter().product()
 }
 
 /// Runs all units on these operands, which come back as bytes.
@@ -36,10 +36,10 @@ pub fn run(k: &Kernel, c: &Claim, data: &[Vec<f64>]) -> (Vec<Vec<u8>>, Counts) {
         addresses.push((a, bytes.len()));
     }
     let block = c.code.block;
-    let grid = [units(k, c).div_ceil(block.units), 1, 1];
+    let grid = [units(c).div_ceil(block.units), 1, 1];
     let l = Launch { kernel, grid, block: [block.threads, 1, 1], dynamic_shared: block.shared, params: &params };
     let counts = launch(&mut memory, &l, &Options::default());
-    let counts = counts.unwrap_or_else(|e| panic!("{e}\n{}\n{k}\n{text}", c.schedule.display(k)));
+    let counts = counts.unwrap_or_else(|e| panic!("{e}\n{}\n{k}\n{text}", c.schedule));
     let read = |(a, len): &(u64, usize)| {
         let mut out = vec![0; *len];
         memory.read(*a, &mut out).expect("an operand");
@@ -60,7 +60,7 @@ pub fn compare(k: &Kernel, c: &Claim, expected: &[Vec<f64>], found: &[Vec<u8>], 
         let d = super::difference(e, &found);
         let at = e.iter().zip(&found).position(|(e, f)| e != f && !(e.is_nan() && f.is_nan()));
         let values = at.map(|i| (i, e[i], found[i]));
-        let schedule = c.schedule.display(k);
+        let schedule = &c.schedule;
         assert!(d <= limit, "${} differs by {d}, first at {values:?}\n{schedule}\n{k}\n{}", o.name, c.code.text);
     }
 }
