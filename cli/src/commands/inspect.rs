@@ -10,6 +10,7 @@ use crate::spec::{self, Named, Overrides};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use lolm_ir::Graph;
+use lolm_ir::artifact::{PTX, architecture};
 use lolm_ir::plan::Module;
 use lolm_models::{loss_parameters, parameters};
 use lolm_passes::pipeline::{Options, Phase, Source, graph_passes};
@@ -33,6 +34,9 @@ pub struct Inspect {
     /// Print the text form of the stage, which `lolm opt` reads
     #[arg(long, requires = "stage", conflicts_with = "json")]
     text: bool,
+    /// Of the text of kernels, those whose name has this in it; of an artifact for a GPU the text is PTX
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, requires = "text")]
+    kernel: String,
     /// Draw the stage for Graphviz
     #[arg(long, value_name = "FILE", requires = "stage")]
     dot: Option<PathBuf>,
@@ -144,6 +148,7 @@ impl Inspect {
             Some(Stage::Plan) => {
                 return self.plans(&m.programs, Memory::of(&m.params, &m.states, &m.tables, &m.programs));
             }
+            Some(Stage::Kernels) if self.text => return self.ptx(&a),
             Some(Stage::Kernels) => return show(self.json, &m.kernels, |k| plan::show_records(k)),
             Some(Stage::Graph | Stage::Raise | Stage::Rewrite | Stage::Differentiate | Stage::Expand) => {
                 bail!("an artifact holds no graphs: inspect its spec, which `--stage spec` prints")
@@ -169,6 +174,25 @@ impl Inspect {
         show(self.json, &out, Summary::show)
     }
 
+    /// The PTX of an artifact's kernels.
+    fn ptx(&self, a: &Artifact) -> Result<()> {
+        let m = &a.manifest;
+        let Some(architecture) = architecture(&m.target) else {
+            bail!("the code for {} is no text; `lolm compile --emit clif,asm --dump DIR` writes its sources", m.target)
+        };
+        let section = a.section(&format!("{PTX}{architecture}")).unwrap_or_default();
+        let text = std::str::from_utf8(section).context("bug: the PTX of an artifact that was checked is no text")?;
+        let mut wanted = m.kernels.iter().filter(|k| k.name.contains(&self.kernel)).peekable();
+        if wanted.peek().is_none() {
+            bail!("no kernel of the artifact has `{}` in its name; `--stage kernels` lists them", self.kernel);
+        }
+        for k in wanted {
+            let entry = text.get(k.offset as usize..(k.offset + k.len) as usize);
+            say(entry.with_context(|| format!("bug: kernel {} lies outside of the text", k.name))?);
+        }
+        Ok(())
+    }
+
     fn sources(&self, named: &Named) -> Result<Vec<Source>> {
         self.programs.sources(&named.spec, &[Kind::Train])
     }
@@ -177,7 +201,7 @@ impl Inspect {
         let (m, _) = module(&self.sources(named)?, To::default(), &Dump::default())?;
         self.draw(|| m.plans.iter().map(|p| draw::of_plan(p, &m.kernels)).collect())?;
         match (self.stage == Some(Stage::Kernels), self.text) {
-            (true, true) => m.kernels.iter().for_each(say),
+            (true, true) => m.kernels.iter().filter(|k| k.name.contains(&self.kernel)).for_each(say),
             (true, false) => show(self.json, &plan::kernels(&m), |k| plan::show_kernels(k))?,
             (false, true) => m.plans.iter().for_each(|p| say(lolm_ir::plan::text::print(p).trim_end())),
             (false, false) => self.plans(&m.plans, memory_of(&m))?,

@@ -299,10 +299,16 @@ fn size(b: &Buffer) -> u64 {
 
 /// The kernels of an artifact.
 pub fn show_records(kernels: &[KernelRecord]) -> String {
-    let mut t = Table::new(&[">#", "kernel", "units", ">operands", ">code"]);
+    let blocks = kernels.iter().any(|k| k.block.is_some());
+    let of_blocks: &[&str] = if blocks { &[">blocks", ">threads"] } else { &[] };
+    let mut t = Table::new(&[&[">#", "kernel", "units", ">operands", ">code"], of_blocks].concat());
     for (i, k) in kernels.iter().enumerate() {
         let units = k.unit_dims.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
-        t.row(&[i.to_string(), k.name.clone(), units, k.operands.to_string(), bytes(k.len)]);
+        let mut row = vec![i.to_string(), k.name.clone(), units, k.operands.to_string(), bytes(k.len)];
+        if let Some(b) = k.block {
+            row.extend([k.units.div_ceil(b.units as u64).to_string(), b.threads.to_string()]);
+        }
+        t.row(&row);
     }
     t.to_string()
 }

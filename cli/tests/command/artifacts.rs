@@ -43,6 +43,21 @@ fn every_stage_can_be_seen_and_read_back() {
     assert!(kernels.as_array().unwrap().iter().all(|k| k["launches"].as_u64() > Some(0)));
 }
 
+/// The schedule of a kernel for a GPU is in its PTX, which an artifact shows.
+#[test]
+fn an_artifact_for_a_gpu_shows_its_ptx() {
+    let f = Folder::new("ptx");
+    f.lolm(&format!("compile lolm-demo {SMALL} --target cuda --programs decode -o gpu.lolm")).ok();
+    let table = f.lolm("inspect gpu.lolm --stage kernels").ok();
+    assert!(table.contains("threads") && table.contains("rsqrt"), "{table}");
+    let text = f.lolm("inspect gpu.lolm --stage kernels --text --kernel rsqrt").ok();
+    assert!(text.starts_with(".visible .entry") && text.contains("sqrt.rn.f32"), "{text}");
+    assert!(!text.contains("gelu"));
+    f.lolm("inspect gpu.lolm --stage kernels --text --kernel nobody").fails(&["no kernel", "nobody"]);
+    f.lolm(&format!("compile lolm-demo {SMALL} --programs decode -o cpu.lolm")).ok();
+    f.lolm("inspect cpu.lolm --stage kernels --text").fails(&["x86-64-v3", "--emit"]);
+}
+
 #[test]
 fn two_compilations_give_the_same_bytes() {
     let f = Folder::new("bytes");

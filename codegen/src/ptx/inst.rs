@@ -68,6 +68,8 @@ impl From<Reg> for Src {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Space {
     Global,
+    /// Global memory that nobody writes while the kernel runs, so that loads of it may go before any store.
+    ReadOnly,
     Shared,
 }
 

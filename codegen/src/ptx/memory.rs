@@ -49,6 +49,7 @@ fn both(s: &mut Simt, a: Guard, b: Reg) -> Guard {
 fn place(s: &mut Simt, access: &Access<Simt>) -> Option<Place> {
     let size = access.dtype.bytes() as i64;
     let (mut base, space) = match access.address {
+        C::Global(r, o) if s.modes[o as usize] == Mode::In => (r, Space::ReadOnly),
         C::Global(r, _) => (r, Space::Global),
         C::Shared(r) => (r, Space::Shared),
         C::Const(_) | C::Int { .. } | C::Long(_) => {
@@ -70,7 +71,7 @@ fn place(s: &mut Simt, access: &Access<Simt>) -> Option<Place> {
         let c = widen(s, *v);
         let c = coord::mul(&mut s.b, c, n * size);
         let x = match space {
-            Space::Global => coord::long(&mut s.b, c),
+            Space::Global | Space::ReadOnly => coord::long(&mut s.b, c),
             Space::Shared => coord::int(&mut s.b, c),
         };
         base = sum(s, space, base, x);
@@ -83,7 +84,7 @@ fn place(s: &mut Simt, access: &Access<Simt>) -> Option<Place> {
 }
 
 fn sum(s: &mut Simt, space: Space, a: Reg, b: impl Into<Src>) -> Reg {
-    let ty = if space == Space::Global { Type::S64 } else { Type::S32 };
+    let ty = if space == Space::Shared { Type::S32 } else { Type::S64 };
     s.b.binary(BinOp::Add, ty, a, b)
 }
 

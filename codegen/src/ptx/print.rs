@@ -111,6 +111,7 @@ fn ty(t: Type) -> &'static str {
 fn space(s: Space) -> &'static str {
     match s {
         Space::Global => "global",
+        Space::ReadOnly => "global.nc",
         Space::Shared => "shared",
     }
 }

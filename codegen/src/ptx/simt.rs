@@ -172,7 +172,7 @@ impl Simt {
     pub fn lane_offset(&mut self, space: Space, stride: i64) -> Reg {
         let lane = C::Int { reg: self.lane, lo: 0, hi: LANES as i64 - 1 };
         let b = &mut self.b;
-        let global = space == Space::Global;
+        let global = space != Space::Shared;
         *self.offsets.entry((global, stride)).or_insert_with(|| {
             b.at_head(|b| {
                 let c = coord::mul(b, lane, stride);
