@@ -25,6 +25,7 @@ const OWNED: &[(&str, &[&str])] = &[
     ("memmap2", &["lolm-runtime", "lolm-tests"]),
     ("libc", &["lolm-runtime", "lolm-tests"]),
     ("toml", &["lolm-models"]),
+    ("cudarc", &["lolm-runtime"]),
     ("anyhow", &["lolm"]),
     ("clap", &["lolm"]),
 ];

@@ -155,7 +155,10 @@ pub enum DeviceError {
     Call { call: &'static str, what: String },
     #[error("kernel `{kernel}` failed: {what}")]
     Fault { kernel: String, what: String },
-    #[error("cannot use the cache of compiled kernels at {path}: {what}", path = path.display())]
+    #[error(
+        "cannot keep compiled kernels at {path}: {what}; set XDG_CACHE_HOME to a folder that can be written",
+        path = path.display()
+    )]
     Cache { path: PathBuf, what: String },
 }
 

@@ -17,8 +17,8 @@ use cache::Cache;
 use context::Context;
 pub use context::{Info, devices};
 
-/// A capture that other threads' calls do not disturb.
-const THREAD_LOCAL: i32 = 1;
+/// A capture that no other call disturbs, such as the loading of a kernel that is launched for the first time.
+const RELAXED: i32 = 2;
 /// Every allocation starts at a multiple of this, and so do the tensors in it.
 const ALIGN: usize = 256;
 
@@ -105,7 +105,7 @@ impl Driver {
         self.context.enter()?;
         let (api, stream) = (self.context.api, self.context.stream);
         // SAFETY: a stream of this context that no capture uses, since the caller holds the state.
-        api.check("cuStreamBeginCapture", unsafe { (api.cuStreamBeginCapture_v2)(stream, THREAD_LOCAL) })?;
+        api.check("cuStreamBeginCapture", unsafe { (api.cuStreamBeginCapture_v2)(stream, RELAXED) })?;
         let put = program.iter().try_for_each(|l| self.put(state, &l, stream));
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends what was begun above, in the same thread, whether or not it went well; writes a handle.

@@ -31,7 +31,7 @@ struct Program {
     prepared: Prepared,
     exec: Exec,
     inputs: Store,
-    /// Uploads of the inputs: which bytes of their store go where.
+    /// Of each input, where it goes.
     uploads: Vec<Upload>,
     outputs: Mirror,
     /// Slots that its launches may write.
@@ -46,6 +46,8 @@ struct Program {
 struct Upload {
     slot: usize,
     to: Address,
+    /// It was written since it was uploaded.
+    dirty: bool,
 }
 
 /// Device memory that is freed with its owner.
@@ -96,7 +98,7 @@ impl Machine {
             programs.push(Program {
                 prepared,
                 exec,
-                uploads: to.into_iter().enumerate().map(|(slot, to)| Upload { slot, to }).collect(),
+                uploads: to.into_iter().enumerate().map(|(slot, to)| Upload { slot, to, dirty: true }).collect(),
                 inputs,
                 outputs,
                 params: touched(p, |place| if let Place::Param(n) = place { params.layout().find(n) } else { None }),
@@ -140,11 +142,15 @@ impl Machine {
         &self.programs[program].inputs
     }
     pub fn input_mut<T: Element>(&mut self, program: usize, slot: usize) -> &mut [T] {
-        self.programs[program].inputs.view_mut(slot)
+        let p = &mut self.programs[program];
+        p.uploads[slot].dirty = true;
+        p.inputs.view_mut(slot)
     }
     /// False if the tensor is of another dtype or length.
     pub fn set_input(&mut self, program: usize, slot: usize, x: &Tensor) -> bool {
-        self.programs[program].inputs.set(slot, x)
+        let p = &mut self.programs[program];
+        p.uploads[slot].dirty = true;
+        p.inputs.set(slot, x)
     }
     pub fn outputs(&self, program: usize) -> Tensors<'_> {
         self.programs[program].outputs.tensors()
@@ -204,8 +210,9 @@ impl Machine {
         self.states.flush()?;
         let device = &*self.memory.device;
         let p = &mut self.programs[program];
-        for u in &p.uploads {
+        for u in p.uploads.iter_mut().filter(|u| u.dirty) {
             device.upload(u.to, p.inputs.raw(u.slot))?;
+            u.dirty = false;
         }
         device.forget(self.arena.0, p.arena.min(self.arena.1))?;
         for slot in 0..p.outputs.addresses().len() {

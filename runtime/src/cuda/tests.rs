@@ -86,6 +86,10 @@ fn ports_and_parameters_go_there_and_back() {
         assert_eq!(m.output_slice::<f32>(y), want);
         assert_eq!(m.params().view::<f32>(0), [a]);
     }
+    // An input that nobody writes keeps what it holds.
+    m.write_param(0, 0, [4.0].into_iter());
+    m.run(p);
+    assert_eq!(m.output_part::<f32>(y, 0..2), [-32.0, -28.0]);
     m.param_mut(0)[0] = 3.0;
     let outputs = m.call("scale", &[("x", Tensor::f32(&[100], numbers(100)))]).unwrap();
     assert_eq!(outputs["y"].as_f32().unwrap()[0], -24.0);

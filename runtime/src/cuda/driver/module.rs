@@ -15,7 +15,7 @@ const INPUT_PTX: c_int = 1;
 const DYNAMIC_SHARED: c_int = 8;
 const STATIC_SHARED: c_int = 1;
 const MOST_THREADS: c_int = 0;
-/// Dynamic shared memory that a kernel may have without asking for it.
+/// Shared memory, static and dynamic together, that a kernel may have without asking for it.
 const USUAL_SHARED: u32 = 48 << 10;
 const LOG: usize = 16 << 10;
 
@@ -122,7 +122,7 @@ impl Module {
                 context.name()
             )));
         }
-        if e.shared > USUAL_SHARED {
+        if e.shared > 0 && shared > USUAL_SHARED {
             // SAFETY: a kernel of this module, and a size that the device gives.
             let code = unsafe { (api.cuFuncSetAttribute)(handle, DYNAMIC_SHARED, e.shared as c_int) };
             api.check("cuFuncSetAttribute", code)?;
