@@ -254,3 +254,49 @@ fn tensors_beyond_32_bits_have_kernels() {
     );
     assert!(text(&claim(&k)).contains("mul.wide.s32") || text(&claim(&k)).contains("mul.lo.s64"));
 }
+
+/// A product of f32 by chains of fma, with a bias.
+#[test]
+fn product_of_f32() {
+    shown(
+        "product_of_f32",
+        "kernel @linear {
+  axis i 8
+  axis j 60
+  axis l 40
+  in $x f32 320
+  in $w f32 2400
+  in $bias f32 60
+  out $y f32 480
+  %0 f32[i l] = load $x[40*i + l]
+  %1 f32[j l] = load $w[60*l + j]
+  %2 f32[i j] = dot.l %0 %1
+  %3 f32[j] = load $bias[j]
+  %4 f32[i j] = add %2 %3
+  %5 f32[i j] = store $y[60*i + j] %4
+}",
+    );
+}
+
+/// A product of bf16 by matrix instructions; one factor is bf16 in memory, the other is rounded on the way.
+#[test]
+fn product_of_bf16() {
+    shown(
+        "product_of_bf16",
+        "kernel @linear {
+  axis i 16
+  axis j 32
+  axis l 64
+  in $x f32 1024
+  in $w bf16 2048
+  out $y f32 512
+  %0 f32[i l] = load $x[64*i + l]
+  %1 bf16[i l] = cast bf16 %0
+  %2 f32[i l] = cast f32 %1
+  %3 bf16[j l] = load $w[64*j + l]
+  %4 f32[j l] = cast f32 %3
+  %5 f32[i j] = dot.l %2 %4
+  %6 f32[i j] = store $y[32*i + j] %5
+}",
+    );
+}

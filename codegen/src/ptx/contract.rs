@@ -40,7 +40,7 @@ pub fn contract(k: &Kernel, name: &str) -> Result<Option<(String, Code)>, Fail> 
     }
     let s = Schedule { units: vec![], order: vec![], unroll: vec![], lane: None, vectors: 1, team: None };
     let mut simt = Simt::threads(k);
-    let (layout, threads) = generate(k, &p, t, &s, &mut simt)?;
+    let (layout, threads, fills) = generate(k, &p, t, &s, &mut simt)?;
     if let Some(what) = simt.bug() {
         return Err(Fail::Bug(what.clone()));
     }
@@ -58,11 +58,11 @@ pub fn contract(k: &Kernel, name: &str) -> Result<Option<(String, Code)>, Fail> 
     let block = Block { threads: threads as u32, units: 1, shared: if dynamic { bytes } else { 0 } };
     let unit_dims = vec![count(k, &p.batch) as u32, t.tiles.0 as u32, t.tiles.1 as u32];
     let factor = if p.factor == Factor::F32 { "f32" } else { "bf16" };
-    let schedule = format!("contract {{ {factor}; {t}; stages {}; threads {threads} }}", layout.stages);
+    let schedule = format!("contract {{ {factor} {fills}; {t}; stages {}; threads {threads} }}", layout.stages);
     Ok(Some((schedule, Code { text: print::entry(&entry, k), block, unit_dims })))
 }
 
-fn generate(k: &Kernel, p: &Product, t: Tiling, s: &Schedule, simt: &mut Simt) -> Gives<(Layout, i64)> {
+fn generate(k: &Kernel, p: &Product, t: Tiling, s: &Schedule, simt: &mut Simt) -> Gives<(Layout, i64, String)> {
     let mut g = Gen::new(k, s, simt);
     g.open_scope(KAxes::EMPTY);
     let b = &mut g.e.b;
@@ -84,7 +84,8 @@ fn generate(k: &Kernel, p: &Product, t: Tiling, s: &Schedule, simt: &mut Simt) -
     };
     cx.finish(&sums, &layout, &sides)?;
     cx.g.e.b.op(Op::Ret);
-    Ok((layout, threads))
+    let fills = sides.each_ref().map(|s| s.fill.name()).join(" and ");
+    Ok((layout, threads, fills))
 }
 
 fn with_fma(cx: &mut Cx, sides: &[Side; 2], layout: &Layout) -> Gives<Sums> {

@@ -23,6 +23,16 @@ pub enum Fill {
     Evaluate(KValue),
 }
 
+impl Fill {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fill::Copy(..) => "copied",
+            Fill::Round(..) => "rounded",
+            Fill::Evaluate(_) => "evaluated",
+        }
+    }
+}
+
 /// What a thread brings of a tile: 16 bytes, or what one store holds. All but the place along the depth is known before
 /// the loop.
 pub struct Piece {
@@ -140,6 +150,7 @@ impl Cx<'_> {
 
     /// Begins to bring a step of a side to the stage that starts there: what can be on its way while the threads go on.
     pub fn begin_step(&mut self, side: &Side, pieces: &[Piece], step: C, stage: Reg) {
+        self.g.e.b.note(side.value.0);
         let start = coord::mul(&mut self.g.e.b, step, self.t.order.step);
         for piece in pieces {
             match &side.fill {
@@ -168,6 +179,7 @@ impl Cx<'_> {
 
     /// Brings the rest of it.
     pub fn end_step(&mut self, side: &Side, pieces: &[Piece], step: C, stage: Reg) -> Gives<()> {
+        self.g.e.b.note(side.value.0);
         let start = coord::mul(&mut self.g.e.b, step, self.t.order.step);
         for piece in pieces {
             match &side.fill {

@@ -16,6 +16,8 @@ pub struct Side {
     pub len: i64,
     pub extent: i64,
     pub fill: Fill,
+    /// The factor; what brings it is said to serve it.
+    pub value: KValue,
     /// Neighbours in shared memory are neighbours along the depth; otherwise along the lines.
     pub by_depth: bool,
     /// Elements that are brought together, and bytes of one in shared memory.
@@ -88,7 +90,7 @@ pub fn side(g: &Gen<Simt>, p: &Product, t: &Tiling, is_a: bool, first: C) -> Sid
     let pitch = row * size + if by_depth || p.factor == Factor::Bf16 { SKEW } else { 0 };
     let len = count(k, lines);
     let part_bytes = rows * pitch;
-    Side { lines: lines.clone(), len, extent, fill, by_depth, vector, size, pitch, part_bytes, offset: 0, first }
+    Side { lines: lines.clone(), len, extent, fill, value, by_depth, vector, size, pitch, part_bytes, offset: 0, first }
 }
 
 /// Neighbouring sums lie as the first store has them in memory.
@@ -102,7 +104,8 @@ pub fn layout(g: &Gen<Simt>, p: &Product, t: &Tiling, a: &Side, b: &Side) -> Lay
         false => (t.rows, ceil(t.cols, 32) * 32 + 8),
         true => (t.cols, ceil(t.rows, 32) * 32 + 4),
     };
-    let stages = (SHARED / stage_bytes).min(STAGES);
+    let steps = if t.at_once > 1 { t.order.part_steps } else { t.order.steps };
+    let stages = (SHARED / stage_bytes).min(STAGES).min(steps.max(2));
     Layout { stage_bytes, stages, sum_pitch, sum_words: outer * sum_pitch, along_rows }
 }
 
@@ -200,6 +203,7 @@ impl Cx<'_> {
         };
         self.where_holds(more, |cx| cx.begin_sides(sides, &pieces, coming, next))?;
         self.g.e.b.op(Op::CpCommit);
+        self.g.e.b.note(self.p.result.0);
         multiply(self, used);
         self.where_holds(more, |cx| cx.end_sides(sides, &pieces, coming, next))?;
         if several {

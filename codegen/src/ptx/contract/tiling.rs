@@ -44,6 +44,8 @@ pub struct Tiling {
 
 /// Processors that should have a tile each.
 const PROCESSORS: i64 = 132;
+/// Rows and columns of a tile whose parts are done at once.
+const SHARED_BY_PARTS: i64 = 96;
 /// Tiles that read from enough processors to use all of the memory's speed.
 const ENOUGH: i64 = 96;
 
@@ -57,23 +59,27 @@ pub fn tiling(k: &Kernel, p: &Product) -> Tiling {
     let (m, n, batch) = (count(k, &p.rows), count(k, &p.cols), count(k, &p.batch));
     let (shape, at_once) = match narrow(p.factor, m, n, batch, order.parts) {
         Some(shape) => (shape, order.parts),
-        None => (wide(p.factor, m, n, batch), 1),
+        None => wide(p.factor, m, n, batch, order.parts),
     };
     let (rows, cols, along) = shape;
     Tiling { order, rows, cols, along, at_once, tiles: (ceil(m, rows), ceil(n, cols)) }
 }
 
-/// The tile that takes the least time: rounds of all processors, each as long as a tile's arithmetic and traffic.
-fn wide(factor: Factor, m: i64, n: i64, batch: i64) -> Shape {
+/// The tile that takes the least time: rounds of all processors, each as long as a tile's arithmetic and traffic. Where
+/// most processors would have none, the parts of the depth are done at once, in tiles whose stages fit.
+fn wide(factor: Factor, m: i64, n: i64, batch: i64, parts: i64) -> (Shape, i64) {
     let shapes = match factor {
         Factor::F32 => F32,
         Factor::Bf16 => BF16,
     };
-    let time = |(rows, cols, _): &Shape| {
-        let tiles = ceil(m, *rows).saturating_mul(ceil(n, *cols)).saturating_mul(batch);
-        ceil(tiles, PROCESSORS).saturating_mul(rows * cols + 64 * (rows + cols))
-    };
-    shapes.iter().copied().min_by_key(time).unwrap_or(shapes[0])
+    let tiles = |(rows, cols, _): &Shape| ceil(m, *rows).saturating_mul(ceil(n, *cols)).saturating_mul(batch);
+    let time = |s: &Shape| ceil(tiles(s), PROCESSORS).saturating_mul(s.0 * s.1 + 64 * (s.0 + s.1));
+    let best = |most: i64| shapes.iter().copied().filter(|s| s.0 + s.1 <= most).min_by_key(time).unwrap_or(shapes[0]);
+    let all = best(i64::MAX);
+    match parts > 1 && 2 * tiles(&all) <= PROCESSORS {
+        true => (best(SHARED_BY_PARTS), parts),
+        false => (all, 1),
+    }
 }
 
 /// Where one side is short, what counts is that all processors read the other one at once: small tiles, and all parts of
