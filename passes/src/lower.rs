@@ -26,6 +26,7 @@ mod contract;
 mod cost;
 mod cross_entropy;
 mod gpu;
+mod gpu_attention;
 mod index;
 mod layout;
 mod merge_axes;

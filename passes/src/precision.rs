@@ -6,7 +6,8 @@
 //! is small.
 //!
 //! Before: any graph. After: the operands of every such product are `cast f32 (cast bf16 x)`. These casts are the only
-//! places at which something is rounded, the same on every target.
+//! places at which something is rounded, the same on every target. An attention is two products: its queries, keys and
+//! values are rounded here, and its weights inside of it, where it is lowered.
 use crate::cluster::is_contract;
 use lolm_ir::graph::{Args, Builder, Graph, GraphError, Output, Write};
 use lolm_ir::op::{Class, Op};
@@ -15,15 +16,18 @@ use lolm_ir::{DType, ValueId};
 /// The program with its products in bf16.
 pub fn precision(g: &Graph) -> Result<Graph, GraphError> {
     let exact = chooses(g);
+    rounded_where(g, &|g, v| if exact[v.0 as usize] { 0 } else { factors(g, v) })
+}
+
+/// The program with so many of the first operands of each value rounded.
+pub fn rounded_where(g: &Graph, first: &dyn Fn(&Graph, ValueId) -> usize) -> Result<Graph, GraphError> {
     let mut b = Builder::extend(g.bare());
     let mut map: Vec<ValueId> = Vec::with_capacity(g.nodes.len());
     for v in g.ids() {
         let n = g.node(v);
         b.set_scope(n.scope);
         let mut args: Args = n.args.iter().map(|a| map[a.0 as usize]).collect();
-        if is_product(g, v) && !exact[v.0 as usize] {
-            args.iter_mut().take(2).for_each(|a| *a = rounded(&mut b, *a));
-        }
+        args.iter_mut().take(first(g, v)).for_each(|a| *a = rounded(&mut b, *a));
         map.push(b.adopt(n, args));
     }
     let mut out = b.finish()?;
@@ -33,12 +37,13 @@ pub fn precision(g: &Graph) -> Result<Graph, GraphError> {
     Ok(out)
 }
 
-/// True for operations whose first two operands are multiplied as matrices.
-fn is_product(g: &Graph, v: ValueId) -> bool {
+/// How many of an operation's operands, the first ones, are multiplied as matrices.
+fn factors(g: &Graph, v: ValueId) -> usize {
     match g.node(v).op {
-        Op::Dot { .. } => is_contract(g, v),
-        Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => true,
-        _ => false,
+        Op::Dot { .. } if is_contract(g, v) => 2,
+        Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => 2,
+        Op::Attention(_) => 3,
+        _ => 0,
     }
 }
 

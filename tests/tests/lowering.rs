@@ -100,3 +100,21 @@ fn gradients(options: Options, bound: f64) {
         }
     }
 }
+
+/// Attention has a generator of its own, in prompts and where tokens are decoded one by one, in f32 and in bf16.
+#[test]
+fn attentions_of_a_gpu_are_made_by_their_generator() {
+    let mut found = 0;
+    for case in CASES.map(Case::load) {
+        let forward = Program::Forward { batch: case.batch(), seq: case.seq(), forced_gate: false };
+        for (program, options) in [(&forward, GPU), (&forward, GPU_BF16), (&Program::Step { slots: 2, tokens: 1 }, GPU)]
+        {
+            let m = module(&case, *program, Goal::Forward, options);
+            for k in m.kernels.iter().filter(|k| k.name.starts_with("attention_")) {
+                assert_eq!(lolm_codegen::claim(k, "k").unwrap().generator, "attention", "{}: {k}", case.name);
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0);
+}

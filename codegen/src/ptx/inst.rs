@@ -87,6 +87,8 @@ pub enum UnOp {
     Abs,
     Not,
     SqrtRn,
+    /// 2 to the power, within two units in the last place.
+    Ex2,
 }
 
 /// Functions of two operands of one type.
@@ -236,6 +238,13 @@ pub enum Op {
     St2 {
         space: Space,
         a: [Reg; 2],
+        at: Address,
+    },
+    /// Two neighbours.
+    Ld2 {
+        space: Space,
+        ty: Type,
+        d: [Reg; 2],
         at: Address,
     },
     /// Copies 16 bytes from global to shared memory while the thread goes on; where `read` is 0, zeros in their place.

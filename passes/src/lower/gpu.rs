@@ -16,7 +16,7 @@ use lolm_ir::{DType, ValueId};
 pub(super) fn has_kernel(op: &Op) -> bool {
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
     let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
-    scan || gated || matches!(op, Op::RoutedDot { .. })
+    scan || gated || matches!(op, Op::RoutedDot { .. } | Op::Attention(_))
 }
 
 impl Lowering<'_> {
@@ -26,6 +26,7 @@ impl Lowering<'_> {
             Op::SelectiveScan { .. } => self.selective_scan(v),
             Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             Op::RoutedDot { expert, over } => self.routed_kernel(v, expert, over),
+            Op::Attention(_) => self.attention_kernel(v),
             ref op => Err(format!("bug: {} has no kernel", op.mnemonic())),
         }
     }
