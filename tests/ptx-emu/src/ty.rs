@@ -86,6 +86,16 @@ impl Ty {
         self.kind() == Kind::Signed
     }
 
+    /// A signed or unsigned integer of at least 16 bits: what arithmetic takes.
+    pub fn integer(self) -> bool {
+        matches!(self.kind(), Kind::Signed | Kind::Unsigned) && self.bytes() >= 2
+    }
+
+    /// Untyped bits, which logic takes.
+    pub fn untyped(self) -> bool {
+        self.kind() == Kind::Bits && self.bytes() >= 2
+    }
+
     pub fn float(self) -> bool {
         self.kind() == Kind::Float
     }
@@ -96,6 +106,9 @@ impl Ty {
         let bits = |t: Ty| t.kind() == Kind::Bits || packed(t);
         if self == Ty::Pred || register == Ty::Pred {
             return self == register;
+        }
+        if packed(self) {
+            return register == Ty::B32 || register == self;
         }
         let same =
             bits(self) || bits(register) || self.float() == register.float() && (!self.float() || self == register);

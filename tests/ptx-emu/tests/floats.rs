@@ -360,7 +360,7 @@ fn conversions_between_floats_and_integers() {
 fn what_is_not_exact_names_its_rounding() {
     let parse = |line: &str| {
         let text = format!(
-            ".version 7.0\n.target sm_80\n.address_size 64\n.entry k()\n{{\n.reg .b32 %r<4>;\n.reg .b16 %h<4>;\n{line}\n}}"
+            ".version 7.0\n.target sm_80\n.address_size 64\n.entry k()\n{{\n.reg .pred %p<2>;\n.reg .b32 %r<4>;\n.reg .b16 %h<4>;\n{line}\n}}"
         );
         Module::parse(&text).map(|_| ()).map_err(|e| e.to_string())
     };
@@ -377,8 +377,16 @@ fn what_is_not_exact_names_its_rounding() {
         "add.f32 %r0, %r1, %h2;",
         "add.bogus.f32 %r0, %r1, %r2;",
         "frobnicate.b32 %r0, %r1;",
+        "add.b32 %r0, %r1, %r2;",
+        "and.u32 %r0, %r1, %r2;",
+        "setp.lt.b32 %p0, %r1, %r2;",
+        "mad.lo.u32 %r0, %tid.x, %r1, %r2;",
+        "div.f32 %r0, %r1, %r2;",
+        "add.rn.bf16x2 %r0, %r1, %r2;",
+        "atom.global.add.b32 %r0, [%r1], %r2;",
+        "add.rz.f16x2 %r0, %r1, %r2;",
     ] {
         let e = parse(line).unwrap_err();
-        assert!(e.starts_with("PTX line 8: "), "{e}");
+        assert!(e.starts_with("PTX line 9: "), "{e}");
     }
 }

@@ -76,9 +76,10 @@ fn lanes_that_part_and_meet_again() {
 fn special_registers() {
     let text = HEADER.to_string()
         + ".visible .entry k(.param .u64 out)\n{\n.reg .b32 %r<20>;\n.reg .b64 %rd<4>;\nld.param.u64 %rd1, [out];\n\
-           mad.lo.u32 %r1, %tid.z, %ntid.y, %tid.y;\nmad.lo.u32 %r1, %r1, %ntid.x, %tid.x;\n\
-           mad.lo.u32 %r2, %ctaid.z, %nctaid.y, %ctaid.y;\nmad.lo.u32 %r2, %r2, %nctaid.x, %ctaid.x;\n\
-           mul.lo.u32 %r3, %ntid.x, %ntid.y;\nmul.lo.u32 %r3, %r3, %ntid.z;\nmad.lo.u32 %r4, %r2, %r3, %r1;\n\
+           .reg .b32 %tidx, %tidy, %tidz, %ntidx, %ntidy, %ntidz, %ctaidx, %ctaidy, %ctaidz, %nctaidx, %nctaidy;\nmov.u32 %tidx, %tid.x;\nmov.u32 %tidy, %tid.y;\nmov.u32 %tidz, %tid.z;\nmov.u32 %ntidx, %ntid.x;\nmov.u32 %ntidy, %ntid.y;\nmov.u32 %ntidz, %ntid.z;\nmov.u32 %ctaidx, %ctaid.x;\nmov.u32 %ctaidy, %ctaid.y;\nmov.u32 %ctaidz, %ctaid.z;\nmov.u32 %nctaidx, %nctaid.x;\nmov.u32 %nctaidy, %nctaid.y;\n\
+           mad.lo.u32 %r1, %tidz, %ntidy, %tidy;\nmad.lo.u32 %r1, %r1, %ntidx, %tidx;\n\
+           mad.lo.u32 %r2, %ctaidz, %nctaidy, %ctaidy;\nmad.lo.u32 %r2, %r2, %nctaidx, %ctaidx;\n\
+           mul.lo.u32 %r3, %ntidx, %ntidy;\nmul.lo.u32 %r3, %r3, %ntidz;\nmad.lo.u32 %r4, %r2, %r3, %r1;\n\
            mul.wide.u32 %rd2, %r4, 4;\nadd.u64 %rd2, %rd1, %rd2;\nmov.u32 %r5, %laneid;\nmov.u32 %r6, %warpid;\n\
            mad.lo.u32 %r7, %r6, 32, %r5;\nsub.u32 %r8, %r7, %r1;\nmov.u32 %r9, %lanemask_lt;\npopc.b32 %r10, %r9;\n\
            sub.u32 %r10, %r10, %r5;\nor.b32 %r8, %r8, %r10;\nmad.lo.u32 %r8, %r8, 1000, %r4;\nst.global.u32 [%rd2], %r8;\nret;\n}\n";
@@ -91,7 +92,8 @@ fn special_registers() {
 #[test]
 fn memory_of_every_space_and_width() {
     let body = "
-        mad.lo.u32 %x0, %lane, 32, tile;
+        mov.u32 %x3, tile;
+        mad.lo.u32 %x0, %lane, 32, %x3;
         st.shared.v4.b32 [%x0], {%a0, %a1, %a0, %a1};
         st.shared.v2.b32 [%x0+16], {%a1, %a0};
         st.shared.b32 [%x0+24], 0;
@@ -204,7 +206,7 @@ fn atomics() {
     assert!(olds.len() == 64 && olds[63] == 100 && last < 64);
     // Pairs of bf16, and red, which returns nothing.
     let one = (bf16(1.0) as u32) << 16 | bf16(0.5) as u32;
-    let text = HEADER.to_string()
+    let text = HEADER.replace("7.0", "7.8").replace("sm_80", "sm_90")
         + &format!(
             ".visible .entry k(.param .u64 x)\n{{\n.reg .b32 %r<4>;\n.reg .b64 %rd<4>;\n.shared .u32 s;\nld.param.u64 %rd1, [x];\n\
              mov.b32 %r1, {one};\nred.global.add.noftz.bf16x2 [%rd1], %r1;\nret;\n}}\n"
@@ -219,7 +221,8 @@ fn atomics() {
 #[test]
 fn copies_of_fewer_bytes_fill_with_zero() {
     let body = "
-        mad.lo.u32 %x0, %lane, 16, tile;
+        mov.u32 %x3, tile;
+        mad.lo.u32 %x0, %lane, 16, %x3;
         and.b32 %x1, %lane, 15;
         shl.b32 %x2, %lane, 3;
         cvt.u64.u32 %A0, %x2;

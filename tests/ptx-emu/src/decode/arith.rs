@@ -7,10 +7,21 @@ use crate::ty::{Mods, Round, Ty};
 
 impl<'t> Cx<'t, '_> {
     pub(super) fn arithmetic(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>]) -> Result<()> {
+        let rounded = m.has_rounding();
         let mode = self.mode(m);
         let ty = m.ty()?;
+        if ty.float() && matches!(m.head, "div" | "mad") && !rounded && !mode.approx {
+            return Err(m.error("says no rounding", "write .rn, or .approx for a division"));
+        }
+        let directed = mode.round != Round::Nearest && ty != Ty::F32;
+        if ty.float() && directed {
+            return Err(m.error("is rounded in a direction", "that is run here for f32 alone"));
+        }
         if ty.float() {
             return self.float_arithmetic(m, o, ty, mode);
+        }
+        if !ty.integer() {
+            return Err(m.error("computes with untyped bits", "say .u32 or .s32, or the like"));
         }
         let head = m.head;
         match head {
@@ -98,6 +109,9 @@ impl<'t> Cx<'t, '_> {
     }
 
     fn float_arithmetic(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>], ty: Ty, mode: FloatMode) -> Result<()> {
+        if matches!(ty, Ty::BF16 | Ty::BF16x2) && matches!(m.head, "add" | "sub" | "mul") {
+            self.needs(m, 90)?;
+        }
         let nan = m.take("NaN");
         let f = match m.head {
             "add" => FloatFn::Add,

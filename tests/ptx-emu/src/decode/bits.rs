@@ -3,7 +3,7 @@ use super::{Cx, Result};
 use crate::ast::Operand;
 use crate::inst::{BitsFn, BoolFn, Class, Cmp, IntFn, PredRef, PrmtMode, TriFn};
 use crate::op::Op;
-use crate::ty::{Mods, Ty};
+use crate::ty::{Kind, Mods, Ty};
 
 impl<'t> Cx<'t, '_> {
     pub(super) fn bits(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>]) -> Result<()> {
@@ -19,12 +19,12 @@ impl<'t> Cx<'t, '_> {
                 if left == right || wrap == clamp {
                     return Err(m.error("lacks a direction or a mode", "write shf.l.wrap.b32 or the like"));
                 }
-                let ty = m.ty()?;
+                let ty = self.untyped(m)?;
                 let f = if left { TriFn::ShfLeft { wrap } } else { TriFn::ShfRight { wrap } };
                 self.tri(m, o, f, ty)
             }
             "lop3" => {
-                let _ = m.ty()?;
+                self.untyped(m)?;
                 let [d, a, b, c, table] = self.operands(m, o)?;
                 let f = TriFn::Lop3(self.constant(table)? as u8);
                 let ty = Ty::B32;
@@ -33,7 +33,7 @@ impl<'t> Cx<'t, '_> {
                 Ok(())
             }
             "bfe" => {
-                let ty = m.ty()?;
+                let ty = self.integer(m)?;
                 let [d, a, b, c] = self.operands(m, o)?;
                 let f = if ty.signed() { TriFn::BfeSigned } else { TriFn::BfeUnsigned };
                 let (d, a) = (self.dest(d, ty)?, self.source(a, ty)?);
@@ -42,7 +42,7 @@ impl<'t> Cx<'t, '_> {
                 Ok(())
             }
             "bfi" => {
-                let ty = m.ty()?;
+                let ty = self.untyped(m)?;
                 let [d, a, b, c, len] = self.operands(m, o)?;
                 let (d, a, b) = (self.dest(d, ty)?, self.source(a, ty)?, self.source(b, ty)?);
                 let (c, len) = (self.source(c, Ty::U32)?, self.source(len, Ty::U32)?);
@@ -51,14 +51,14 @@ impl<'t> Cx<'t, '_> {
             }
             "popc" | "clz" | "bfind" => self.count(m, o),
             "brev" => {
-                let ty = m.ty()?;
+                let ty = self.untyped(m)?;
                 let [d, a] = self.operands(m, o)?;
                 let (d, a) = (self.dest(d, ty)?, self.source(a, ty)?);
                 self.push(Class::Integer, Op::Brev { wide: ty.bytes() == 8, d, a });
                 Ok(())
             }
             "prmt" => {
-                let _ = m.ty()?;
+                self.untyped(m)?;
                 let mode = match m.one_of(&["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"]) {
                     None => PrmtMode::Index,
                     Some("f4e") => PrmtMode::F4e,
@@ -78,6 +78,22 @@ impl<'t> Cx<'t, '_> {
         }
     }
 
+    /// The type of an instruction that takes untyped bits.
+    fn untyped(&self, m: &mut Mods<'t>) -> Result<Ty> {
+        match m.ty()? {
+            ty if ty.untyped() => Ok(ty),
+            ty => Err(m.error(&format!("has the type {ty:?}"), "it takes untyped bits, such as .b32")),
+        }
+    }
+
+    /// The type of an instruction that takes integers.
+    fn integer(&self, m: &mut Mods<'t>) -> Result<Ty> {
+        match m.ty()? {
+            ty if ty.integer() => Ok(ty),
+            ty => Err(m.error(&format!("has the type {ty:?}"), "it takes integers, such as .u32")),
+        }
+    }
+
     fn logic(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>]) -> Result<()> {
         let ty = m.ty()?;
         let (f, p) = match m.head {
@@ -85,6 +101,9 @@ impl<'t> Cx<'t, '_> {
             "or" => (IntFn::Or, BoolFn::Or),
             _ => (IntFn::Xor, BoolFn::Xor),
         };
+        if ty != Ty::Pred && !ty.untyped() {
+            return Err(m.error(&format!("has the type {ty:?}"), "it takes untyped bits, such as .b32, or .pred"));
+        }
         if ty != Ty::Pred {
             return self.int2(m, o, f, ty);
         }
@@ -102,6 +121,9 @@ impl<'t> Cx<'t, '_> {
             self.push(Class::Integer, Op::PredMov { d, a: PredRef { negated: !a.negated, ..a } });
             return Ok(());
         }
+        if !ty.untyped() {
+            return Err(m.error(&format!("has the type {ty:?}"), "it takes untyped bits, such as .b32"));
+        }
         let f = if m.head == "not" { IntFn::Not } else { IntFn::Cnot };
         let (d, a) = (self.dest(d, ty)?, self.source(a, ty)?);
         self.push(Class::Integer, Op::Int { f, ty, d, a, b: a });
@@ -110,6 +132,10 @@ impl<'t> Cx<'t, '_> {
 
     fn shift(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>]) -> Result<()> {
         let ty = m.ty()?;
+        let takes = ty.untyped() || m.head == "shr" && ty.integer();
+        if !takes {
+            return Err(m.error(&format!("has the type {ty:?}"), "shl takes .b32 or the like, shr integers as well"));
+        }
         let [d, a, b] = self.operands(m, o)?;
         let (d, a, b) = (self.dest(d, ty)?, self.source(a, ty)?, self.source(b, Ty::U32)?);
         self.push(Class::Integer, Op::Shift { left: m.head == "shl", ty, d, a, b });
@@ -118,7 +144,7 @@ impl<'t> Cx<'t, '_> {
 
     fn count(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>]) -> Result<()> {
         let shift = m.take("shiftamt");
-        let ty = m.ty()?;
+        let ty = if m.head == "bfind" { self.integer(m)? } else { self.untyped(m)? };
         let f = match (m.head, ty.signed(), shift) {
             ("popc", _, _) => BitsFn::Popc,
             ("clz", _, _) => BitsFn::Clz,
@@ -166,6 +192,13 @@ impl<'t> Cx<'t, '_> {
         let name = m.first().unwrap_or("");
         let float = if m.head == "set" { Some(m.ty()?) } else { None };
         let ty = m.ty()?;
+        let known = ty.integer() || ty.untyped() || matches!(ty, Ty::F16 | Ty::BF16 | Ty::F32 | Ty::F64);
+        if !known {
+            return Err(m.error(&format!("compares values of type {ty:?}"), "take them apart first"));
+        }
+        if ty == Ty::BF16 {
+            self.needs(m, 90)?;
+        }
         let Some(cmp) = comparison(name, ty) else {
             return Err(m.error(
                 &format!("compares by `{name}`"),
@@ -197,6 +230,10 @@ impl<'t> Cx<'t, '_> {
 
 fn comparison(name: &str, ty: Ty) -> Option<Cmp> {
     let float = ty.float();
+    let unsigned = ty.kind() == Kind::Unsigned;
+    if ty.untyped() && !matches!(name, "eq" | "ne") {
+        return None;
+    }
     Some(match name {
         "eq" => Cmp::Eq,
         "ne" => Cmp::Ne,
@@ -204,10 +241,10 @@ fn comparison(name: &str, ty: Ty) -> Option<Cmp> {
         "le" => Cmp::Le,
         "gt" => Cmp::Gt,
         "ge" => Cmp::Ge,
-        "lo" if !float => Cmp::Lt,
-        "ls" if !float => Cmp::Le,
-        "hi" if !float => Cmp::Gt,
-        "hs" if !float => Cmp::Ge,
+        "lo" if unsigned => Cmp::Lt,
+        "ls" if unsigned => Cmp::Le,
+        "hi" if unsigned => Cmp::Gt,
+        "hs" if unsigned => Cmp::Ge,
         "equ" if float => Cmp::Equ,
         "neu" if float => Cmp::Neu,
         "ltu" if float => Cmp::Ltu,

@@ -4,7 +4,7 @@ use super::{Cx, Result};
 use crate::ast::Operand;
 use crate::inst::{Access, Addr, Class, Cvt, Order, Space};
 use crate::op::Op;
-use crate::ty::{Mods, Round, Ty};
+use crate::ty::{Kind, Mods, Round, Ty};
 
 /// Cache operators and hints: they say nothing about the value.
 const HINTS: &[&str] = &[
@@ -77,6 +77,10 @@ impl<'t> Cx<'t, '_> {
             return Ok(());
         }
         let wide = ty.bytes() == 8;
+        let vector = matches!(d, Operand::Vector(_)) || matches!(a, Operand::Vector(_));
+        if vector && !ty.untyped() {
+            return Err(m.error("packs another type than bits", "write mov.b32 or mov.b64"));
+        }
         let op = match (d, a) {
             (Operand::Vector(parts), a) => {
                 let (bits, n, parts) = self.parts(parts, ty)?;
@@ -170,7 +174,8 @@ impl<'t> Cx<'t, '_> {
             return Ok((self.names.sink(ty), ty.bytes().max(4) as u8));
         }
         let (declared, slot) = self.register(o)?;
-        if declared == Ty::Pred || declared.bytes() < ty.bytes() || ty.float() && !ty.takes(declared) {
+        let mixes = declared.float() && ty.kind() != Kind::Bits && ty != declared;
+        if declared == Ty::Pred || declared.bytes() < ty.bytes() || mixes || ty.float() && !ty.takes(declared) {
             let what = format!("{} is declared {declared:?} and stands where {ty:?} is wanted", super::shown(o));
             return self.error(what, "declare it otherwise");
         }
@@ -259,6 +264,9 @@ impl<'t> Cx<'t, '_> {
         };
         let ty = m.ty()?;
         let members = self.members(values);
+        if matches!(ty, Ty::F16 | Ty::BF16 | Ty::F16x2 | Ty::BF16x2 | Ty::TF32) {
+            return Err(m.error(&format!("moves values of type {ty:?}"), "move .b16 or .b32"));
+        }
         if members.len() != vector as usize || ty == Ty::Pred || ty == Ty::B128 {
             let what = format!("moves {} registers of {ty:?}", members.len());
             return Err(m.error(&what, "the vector modifier and the registers in braces go together"));

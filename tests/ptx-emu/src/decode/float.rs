@@ -3,7 +3,7 @@ use super::{Cx, Result};
 use crate::ast::Operand;
 use crate::inst::{Class, FloatFn, Test};
 use crate::op::Op;
-use crate::ty::{Mods, Ty};
+use crate::ty::{Mods, Round, Ty};
 
 impl<'t> Cx<'t, '_> {
     pub(super) fn float(&mut self, m: &mut Mods<'t>, o: &[Operand<'t>]) -> Result<()> {
@@ -15,6 +15,9 @@ impl<'t> Cx<'t, '_> {
         let ty = m.ty()?;
         if !ty.float() {
             return Err(m.error("has an integer type", "it is defined for floats"));
+        }
+        if mode.round != Round::Nearest && ty != Ty::F32 {
+            return Err(m.error("is rounded in a direction", "that is run here for f32 alone"));
         }
         if m.head == "fma" {
             if !rounded {
@@ -47,6 +50,9 @@ impl<'t> Cx<'t, '_> {
         let halves = matches!(f, FloatFn::Ex2 | FloatFn::Tanh);
         if !matches!(ty, Ty::F32 | Ty::F64) && !halves || ty == Ty::F64 && !exact && f != FloatFn::Rsqrt {
             return Err(m.error("is not defined for this type", "convert to f32 first"));
+        }
+        if matches!(ty, Ty::BF16 | Ty::BF16x2) {
+            self.needs(m, 90)?;
         }
         let [d, a] = self.operands(m, o)?;
         let (d, a) = (self.dest(d, ty)?, self.source(a, ty)?);

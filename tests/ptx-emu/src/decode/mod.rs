@@ -38,6 +38,10 @@ pub struct Cx<'t, 'f> {
     line: u32,
     guard: Option<PredRef>,
     granules: [u32; 2],
+    /// The number in the target: 80 of sm_80.
+    sm: u32,
+    /// The instruction is a mov or cvt: they alone read special registers, and addresses of variables.
+    moving: bool,
 }
 
 /// All kernels of a text.
@@ -49,17 +53,20 @@ pub fn module(text: &str, file: &File<'_>) -> Result<Module> {
         consts: globals.consts.clone(),
         globals: globals.arrays.clone(),
     });
+    let digits: String = file.target.chars().filter(char::is_ascii_digit).collect();
+    // A text without a target is taken for the newest.
+    let sm = digits.parse().unwrap_or(u32::MAX);
     let mut kernels: Vec<Kernel> = vec![];
     for entry in &file.entries {
         if kernels.iter().any(|k| k.name == entry.name) {
             return Err(ParseError::new(entry.line, format!("a second kernel `{}`", entry.name), "rename one of them"));
         }
-        kernels.push(kernel(entry, &globals, &common)?);
+        kernels.push(kernel(entry, &globals, &common, sm)?);
     }
     Ok(Module { kernels, target: file.target.to_string() })
 }
 
-fn kernel<'t>(entry: &Entry<'t>, globals: &variables::Globals<'t>, common: &Arc<Common>) -> Result<Kernel> {
+fn kernel<'t>(entry: &Entry<'t>, globals: &variables::Globals<'t>, common: &Arc<Common>, sm: u32) -> Result<Kernel> {
     let (params, param_bytes) = variables::params(&entry.params)?;
     let mut cx = Cx {
         names: Names::new(),
@@ -70,6 +77,8 @@ fn kernel<'t>(entry: &Entry<'t>, globals: &variables::Globals<'t>, common: &Arc<
         line: entry.line,
         guard: None,
         granules: [16, 16],
+        sm,
+        moving: false,
     };
     for (p, v) in params.iter().zip(&entry.params) {
         cx.names.declare_symbol(v.name, Symbol::Param(p.offset as u64), v.line)?;
@@ -147,6 +156,7 @@ impl<'t, 'f> Cx<'t, 'f> {
             Some(g) => Some(PredRef { slot: self.names.register(g.name, Ty::Pred, i.line)?, negated: g.negated }),
         };
         let mut m = Mods::new(i.opcode, i.line);
+        self.moving = matches!(m.head, "mov" | "cvt");
         let o = &i.operands[..];
         match m.head {
             "add" | "sub" | "mul" | "mad" | "div" | "rem" | "neg" | "abs" | "min" | "max" | "sad" => {
@@ -170,6 +180,14 @@ impl<'t, 'f> Cx<'t, 'f> {
             }
         }
         m.done()
+    }
+
+    /// Refuses what older chips do not have.
+    fn needs(&self, m: &Mods<'_>, sm: u32) -> Result<()> {
+        match self.sm >= sm {
+            true => Ok(()),
+            false => Err(m.error(&format!("needs sm_{sm}"), &format!("the target is sm_{}", self.sm))),
+        }
     }
 
     fn operands<'a, const N: usize>(&self, m: &Mods<'_>, o: &'a [Operand<'t>]) -> Result<&'a [Operand<'t>; N]> {
@@ -212,18 +230,22 @@ impl<'t, 'f> Cx<'t, 'f> {
     fn source(&mut self, o: &Operand<'t>, ty: Ty) -> Result<Slot> {
         let line = self.line;
         match *o {
-            Operand::Name(name) if name.starts_with('%') && names::special(name).is_some() => {
-                self.names.special_slot(name, ty, line)
-            }
+            Operand::Name(name) if name.starts_with('%') && names::special(name).is_some() => match self.moving {
+                true => self.names.special_slot(name, ty, line),
+                false => {
+                    self.error(format!("the special register `{name}` outside of mov"), "move it to a register first")
+                }
+            },
             Operand::Name(name) => match self.variable(name) {
-                Some(symbol) => self.symbol(symbol, 0, ty),
+                Some(symbol) if self.moving => self.symbol(symbol, 0, ty),
+                Some(_) => {
+                    self.error(format!("the variable `{name}` outside of mov"), "move its address to a register first")
+                }
                 None => self.names.register(name, ty, line),
             },
             Operand::Sum(name, offset) => match self.variable(name) {
-                Some(symbol) => self.symbol(symbol, offset, ty),
-                None => {
-                    self.error(format!("`{name}` is no variable"), "only a variable's address takes an offset here")
-                }
+                Some(symbol) if self.moving => self.symbol(symbol, offset, ty),
+                _ => self.error(format!("`{name}` with an offset"), "only mov takes that, of a variable's address"),
             },
             Operand::Int(v) if !ty.float() || matches!(ty, Ty::F16x2 | Ty::BF16x2 | Ty::TF32) => match ty.bytes() {
                 8 => self.names.wide_constant(v, line),

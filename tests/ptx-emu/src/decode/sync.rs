@@ -49,6 +49,7 @@ impl<'t> Cx<'t, '_> {
             "redux" => self.redux(m, o),
             "elect" => {
                 m.take("sync");
+                self.needs(m, 90)?;
                 let [d, mask] = self.operands(m, o)?;
                 let Operand::Pair(d, p) = *d else {
                     return Err(m.error("has one destination", "write elect.sync d|p, mask"));
@@ -201,8 +202,11 @@ impl<'t> Cx<'t, '_> {
             None => return Err(m.error("says no operation", "one of add, min, max, and, or, xor")),
         };
         let ty = m.ty()?;
-        if !matches!(ty, Ty::B32 | Ty::U32 | Ty::S32) {
-            return Err(m.error("reduces another type than 32-bit integers", "use shuffles"));
+        let logic = matches!(f, IntFn::And | IntFn::Or | IntFn::Xor);
+        if ty.bytes() != 4 || !(if logic { ty.untyped() } else { ty.integer() }) {
+            return Err(
+                m.error("reduces another type than its own", "add, min and max take .u32 or .s32, the others .b32")
+            );
         }
         let [d, a, mask] = self.operands(m, o)?;
         let (d, a, mask) = (self.dest(d, ty)?, self.source(a, ty)?, self.source(mask, Ty::B32)?);
@@ -235,13 +239,17 @@ impl<'t> Cx<'t, '_> {
         m.ignore(&["noftz", "L2::cache_hint"]);
         let ty = m.ty()?;
         let known = match f {
-            AtomFn::Add => !matches!(ty, Ty::F16 | Ty::BF16) && ty.bytes() >= 4 || matches!(ty, Ty::F16 | Ty::BF16),
-            AtomFn::Min | AtomFn::Max | AtomFn::And | AtomFn::Or | AtomFn::Xor => !ty.float() && ty.bytes() >= 4,
-            AtomFn::Exch | AtomFn::Cas => !ty.float() && ty.bytes() >= 2,
+            AtomFn::Add => ty.float() && ty != Ty::TF32 || ty.integer() && ty.bytes() >= 4,
+            AtomFn::Min | AtomFn::Max => ty.integer() && ty.bytes() >= 4,
+            AtomFn::And | AtomFn::Or | AtomFn::Xor | AtomFn::Exch => ty.untyped() && ty.bytes() >= 4,
+            AtomFn::Cas => ty.untyped(),
             AtomFn::Inc | AtomFn::Dec => ty == Ty::U32,
         };
         if !known || ty == Ty::Pred || ty == Ty::B128 {
             return Err(m.error("is not defined for this type", "see the table of atom in the manual of PTX"));
+        }
+        if matches!(ty, Ty::BF16 | Ty::BF16x2) {
+            self.needs(m, 90)?;
         }
         let (d, rest) = match (m.head, o) {
             ("red", rest) => (None, rest),

@@ -16,6 +16,7 @@ pub fn gemm() -> String {
     .reg .b64 %rd<16>;
     .reg .b32 %a<4>, %b<8>;
     .reg .f32 %c<16>;
+    .reg .b32 %bx, %by;
     .shared .align 128 .b8 stages[4096];
     ld.param.u64 %rd1, [c];
     ld.param.u64 %rd2, [a];
@@ -23,11 +24,13 @@ pub fn gemm() -> String {
     ld.param.u32 %r1, [n];
     ld.param.u32 %r2, [k];
     mov.u32 %r3, %tid.x;
+    mov.u32 %bx, %ctaid.x;
+    mov.u32 %by, %ctaid.y;
     mov.u32 %r4, stages;
     // a: thread t copies 16 bytes of row t/2, half t%2
     shr.u32 %r5, %r3, 1;
     and.b32 %r6, %r3, 1;
-    mad.lo.u32 %r7, %ctaid.y, 32, %r5;
+    mad.lo.u32 %r7, %by, 32, %r5;
     mul.lo.u32 %r8, %r7, %r2;
     mad.lo.u32 %r8, %r6, 8, %r8;
     mul.wide.u32 %rd4, %r8, 2;
@@ -38,7 +41,7 @@ pub fn gemm() -> String {
     shr.u32 %r11, %r3, 2;
     and.b32 %r12, %r3, 3;
     mul.lo.u32 %r13, %r11, %r1;
-    mad.lo.u32 %r13, %ctaid.x, 32, %r13;
+    mad.lo.u32 %r13, %bx, 32, %r13;
     mad.lo.u32 %r13, %r12, 8, %r13;
     mul.wide.u32 %rd5, %r13, 2;
     add.u64 %rd5, %rd3, %rd5;
@@ -116,10 +119,10 @@ FILLED:
     // c: row 32·by + 16·warp + l/4 (+8), column 32·bx + 8·j + 2·(l%4)
     shr.u32 %r40, %r16, 2;
     and.b32 %r41, %r16, 3;
-    mad.lo.u32 %r42, %ctaid.y, 32, %r40;
+    mad.lo.u32 %r42, %by, 32, %r40;
     mad.lo.u32 %r42, %r17, 16, %r42;
     mul.lo.u32 %r43, %r42, %r1;
-    mad.lo.u32 %r43, %ctaid.x, 32, %r43;
+    mad.lo.u32 %r43, %bx, 32, %r43;
     mad.lo.u32 %r43, %r41, 2, %r43;
     mul.wide.u32 %rd7, %r43, 4;
     add.u64 %rd7, %rd1, %rd7;
@@ -143,7 +146,7 @@ pub fn last_block() -> String {
 .reqntid 128, 1, 1
 {
     .reg .pred %p<4>;
-    .reg .b32 %r<16>;
+    .reg .b32 %r<16>, %bx, %gx;
     .reg .b64 %rd<10>;
     .reg .f32 %f<8>;
     .shared .align 16 .f32 sums[4];
@@ -154,7 +157,9 @@ pub fn last_block() -> String {
     ld.param.u64 %rd4, [x];
     ld.param.u32 %r1, [n];
     mov.u32 %r2, %tid.x;
-    mad.lo.u32 %r3, %ctaid.x, 128, %r2;
+    mov.u32 %bx, %ctaid.x;
+    mov.u32 %gx, %nctaid.x;
+    mad.lo.u32 %r3, %bx, 128, %r2;
     mov.f32 %f1, 0f00000000;
     setp.lt.u32 %p1, %r3, %r1;
     mul.wide.u32 %rd5, %r3, 4;
@@ -181,18 +186,18 @@ SHUFFLE:
     add.rn.f32 %f1, %f1, %f2;
     add.rn.f32 %f3, %f3, %f4;
     add.rn.f32 %f1, %f1, %f3;
-    mul.wide.u32 %rd6, %ctaid.x, 4;
+    mul.wide.u32 %rd6, %bx, 4;
     add.u64 %rd6, %rd2, %rd6;
     st.global.f32 [%rd6], %f1;           // this block's part
     membar.gl;                           // the part is seen before the count
-    sub.u32 %r8, %nctaid.x, 1;
+    sub.u32 %r8, %gx, 1;
     atom.global.inc.u32 %r9, [%rd3], %r8;
     membar.gl;                           // the count is seen before the parts
     st.shared.u32 [last], %r9;
 WAIT:
     bar.sync 0;
     ld.shared.u32 %r10, [last];
-    sub.u32 %r8, %nctaid.x, 1;
+    sub.u32 %r8, %gx, 1;
     setp.ne.u32 %p3, %r10, %r8;
     @%p3 bra DONE;
     // one thread is not the first, so that the barrier has to carry what the first has seen
@@ -205,7 +210,7 @@ ADD:
     add.rn.f32 %f5, %f5, %f6;
     add.u64 %rd2, %rd2, 4;
     add.u32 %r11, %r11, 1;
-    setp.lt.u32 %p3, %r11, %nctaid.x;
+    setp.lt.u32 %p3, %r11, %gx;
     @%p3 bra ADD;
     st.global.f32 [%rd1], %f5;
 DONE:

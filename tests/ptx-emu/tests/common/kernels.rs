@@ -169,7 +169,7 @@ pub fn matmul() -> String {
 .reqntid 16, 16, 1
 {
     .reg .pred %p<2>;
-    .reg .b32 %r<24>;
+    .reg .b32 %r<24>, %bx, %by;
     .reg .b64 %rd<12>;
     .reg .f32 %f<6>;
     .shared .align 16 .b8 ta[1024];
@@ -180,6 +180,8 @@ pub fn matmul() -> String {
     ld.param.u32 %r1, [n];
     mov.u32 %r2, %tid.x;
     mov.u32 %r3, %tid.y;
+    mov.u32 %bx, %ctaid.x;
+    mov.u32 %by, %ctaid.y;
     mov.u32 %r4, ta;
     mov.u32 %r5, tb;
     // where this thread writes, and the row of a and the column of b that it reads
@@ -189,8 +191,8 @@ pub fn matmul() -> String {
     mad.lo.u32 %r8, %r2, 4, %r5;
     add.u32 %r9, %r4, %r6;
     add.u32 %r10, %r5, %r6;
-    mad.lo.u32 %r11, %ctaid.y, 16, %r3;
-    mad.lo.u32 %r12, %ctaid.x, 16, %r2;
+    mad.lo.u32 %r11, %by, 16, %r3;
+    mad.lo.u32 %r12, %bx, 16, %r2;
     mad.lo.u32 %r13, %r11, %r1, %r2;
     mul.wide.u32 %rd4, %r13, 4;
     add.u64 %rd4, %rd2, %rd4;
