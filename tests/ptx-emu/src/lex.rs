@@ -33,6 +33,12 @@ fn goes_on(c: u8) -> bool {
 /// All tokens of a text. Comments and white space are gone.
 pub fn lex(text: &str) -> Result<Vec<Spanned<'_>>, ParseError> {
     let bytes = text.as_bytes();
+    // The assembler takes no other characters, not even in comments.
+    if let Some(at) = bytes.iter().position(|c| !c.is_ascii()) {
+        let line = 1 + bytes[..at].iter().filter(|&&c| c == b'\n').count() as u32;
+        let shown = text.get(at..).and_then(|t| t.chars().next()).unwrap_or('?');
+        return Err(ParseError::new(line, format!("the character {shown:?}"), "PTX is ASCII, in its comments as well"));
+    }
     let (mut out, mut i, mut line) = (vec![], 0, 1);
     while i < bytes.len() {
         let c = bytes[i];
@@ -68,8 +74,11 @@ pub fn lex(text: &str) -> Result<Vec<Spanned<'_>>, ParseError> {
                 i += 1;
             }
             _ => {
-                let shown = text[i..].chars().next().unwrap_or('?');
-                return Err(ParseError::new(line, format!("the character {shown:?}"), "PTX text has none like it"));
+                return Err(ParseError::new(
+                    line,
+                    format!("the character {:?}", c as char),
+                    "PTX text has none like it",
+                ));
             }
         }
     }

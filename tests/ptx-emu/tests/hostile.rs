@@ -145,6 +145,8 @@ fn an_error_says_where_what_and_what_to_do() {
     assert!(e.starts_with("PTX line 27: `ld.global.f32x` has no type"), "{e}");
     let e = say(&saxpy.replace("add.s64", "wgmma.s64"));
     assert!(e.contains("`wgmma.s64` is an instruction this emulator does not run"), "{e}");
+    let e = say(&saxpy.replace("the guard of the tail", "i \u{2265} n"));
+    assert_eq!(e, "PTX line 20: the character '\u{2265}'; PTX is ASCII, in its comments as well");
     let e = say(&saxpy.replace("    ret;\n}", "    ret;\n"));
     assert!(e.contains("the end of the text stands where it cannot"), "{e}");
 }

@@ -52,7 +52,7 @@ pub fn gemm() -> String {
     mad.lo.u32 %r14, %r11, 64, %r14;
     add.u32 %r15, %r4, %r14;
     mul.wide.u32 %rd6, %r1, 32;          // 16 rows of b
-    // ldmatrix of a: lane l reads row 16·warp + l%16, half l/16
+    // ldmatrix of a: lane l reads row 16*warp + l%16, half l/16
     and.b32 %r16, %r3, 31;
     shr.u32 %r17, %r3, 5;
     and.b32 %r18, %r16, 15;
@@ -116,7 +116,7 @@ FILLED:
     bar.sync 0;                          // the stage was read by all
     xor.b32 %r31, %r31, 2048;
     @!%p1 bra LOOP;
-    // c: row 32·by + 16·warp + l/4 (+8), column 32·bx + 8·j + 2·(l%4)
+    // c: row 32*by + 16*warp + l/4 (+8), column 32*bx + 8*j + 2*(l%4)
     shr.u32 %r40, %r16, 2;
     and.b32 %r41, %r16, 3;
     mad.lo.u32 %r42, %by, 32, %r40;

@@ -132,19 +132,19 @@ pub fn transpose() -> String {
     mov.u32 %r4, %ctaid.x;
     mov.u32 %r5, %ctaid.y;
     mov.u32 %r6, tile;
-    // tile + 132·ty + 4·tx to write, tile + 132·tx + 4·ty to read
+    // tile + 132*ty + 4*tx to write, tile + 132*tx + 4*ty to read
     mad.lo.u32 %r7, %r3, 132, %r6;
     mad.lo.u32 %r7, %r2, 4, %r7;
     mad.lo.u32 %r8, %r2, 132, %r6;
     mad.lo.u32 %r8, %r3, 4, %r8;
-    // x + 4·((32·by + ty)·n + 32·bx + tx)
+    // x + 4*((32*by + ty)*n + 32*bx + tx)
     mad.lo.u32 %r9, %r5, 32, %r3;
     mul.lo.u32 %r9, %r9, %r1;
     mad.lo.u32 %r10, %r4, 32, %r2;
     add.u32 %r9, %r9, %r10;
     mul.wide.u32 %rd3, %r9, 4;
     add.u64 %rd4, %rd2, %rd3;
-    // y + 4·((32·bx + ty)·n + 32·by + tx)
+    // y + 4*((32*bx + ty)*n + 32*by + tx)
     mad.lo.u32 %r11, %r4, 32, %r3;
     mul.lo.u32 %r11, %r11, %r1;
     mad.lo.u32 %r12, %r5, 32, %r2;
