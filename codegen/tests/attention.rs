@@ -240,6 +240,18 @@ fn f32_of_odd_lengths_and_heads() {
     }
 }
 
+/// Rows that see no key have results of 0 and a logarithm of -∞, and change nothing of the rows beside them.
+#[test]
+fn rows_that_see_nothing() {
+    for dtype in [DType::F32, DType::Bf16] {
+        for mask in [Mask::Causal, Mask::Window(20), Mask::Ring(30)] {
+            Case { mask, dtype, start: -5, ..CASE }.check(if dtype == DType::F32 { 1e-6 } else { 3e-3 });
+            Case { mask, dtype, start: -500, ..CASE }.check(0.0);
+        }
+        Case { mask: Mask::Window(20), dtype, start: 500, ..CASE }.check(0.0);
+    }
+}
+
 #[test]
 fn f32_of_shared_keys() {
     Case { shared: 3, queries: 40, keys: 40, ..CASE }.check(1e-6);
@@ -263,9 +275,15 @@ fn bf16_of_every_mask() {
 
 #[test]
 fn bf16_of_odd_lengths_and_heads() {
-    for (queries, keys, head, wide) in
-        [(1, 1, 8, 8), (7, 65, 8, 24), (65, 31, 64, 64), (3, 130, 80, 80), (20, 70, 128, 128), (5, 70, 256, 256)]
-    {
+    for (queries, keys, head, wide) in [
+        (1, 1, 8, 8),
+        (7, 65, 8, 24),
+        (9, 70, 20, 12),
+        (65, 31, 64, 64),
+        (3, 130, 80, 80),
+        (20, 70, 128, 128),
+        (5, 70, 256, 256),
+    ] {
         let start = keys as i32 - queries as i32;
         Case { queries, keys, head, wide, start, dtype: DType::Bf16, ..CASE }.check(3e-3);
     }

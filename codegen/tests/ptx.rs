@@ -6,6 +6,10 @@ use common::{inputs, kernel};
 
 /// Compares with the snapshot and runs it.
 fn shown(name: &str, source: &str) {
+    shown_within(name, source, 1e-6);
+}
+
+fn shown_within(name: &str, source: &str, tolerance: f64) {
     let k = kernel(source);
     let c = claim(&k);
     let block = c.code.block;
@@ -13,7 +17,7 @@ fn shown(name: &str, source: &str) {
     insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false, snapshot_path => "ptx" }, {
         insta::assert_snapshot!(name, head + &text(&c));
     });
-    common::gpu::check_on(&k, &inputs(&k, 5), 1e-6);
+    common::gpu::check_on(&k, &inputs(&k, 5), tolerance);
 }
 
 #[test]
@@ -298,5 +302,58 @@ fn product_of_bf16() {
   %5 f32[i j] = dot.l %2 %4
   %6 f32[i j] = store $y[32*i + j] %5
 }",
+    );
+}
+
+/// A causal attention of bf16 by matrix instructions; one tile of keys is enough.
+#[test]
+fn attention_of_bf16() {
+    shown_within(
+        "attention_of_bf16",
+        "kernel @attention {
+  axis t 8
+  axis s 64
+  axis d 16
+  axis j 16
+  in $q bf16 128
+  in $k bf16 1024
+  in $qpos i32 8
+  in $v bf16 1024
+  out $o f32 128
+  out $lse f32 8
+  %0 bf16[t d] = load $q[16*t + d]
+  %1 f32[t d] = cast f32 %0
+  %2 bf16[s d] = load $k[16*s + d]
+  %3 f32[s d] = cast f32 %2
+  %4 f32[t s] = dot.d %1 %3
+  %5 f32[] = const 0.25
+  %6 f32[t s] = mul %4 %5
+  %7 i32[t] = load $qpos[t]
+  %8 i32[s] = index s
+  %9 bool[t s] = le %8 %7
+  %10 f32[] = const -inf
+  %11 f32[t s] = select %9 %6 %10
+  %12 f32[t] = max.s %11
+  %13 f32[t] = abs %12
+  %14 f32[] = const inf
+  %15 bool[t] = eq %13 %14
+  %16 f32[] = const 0
+  %17 f32[t] = select %15 %16 %12
+  %18 f32[t s] = sub %11 %17
+  %19 f32[t s] = exp %18
+  %20 f32[t] = sum.s %19
+  %21 f32[t] = log %20
+  %22 f32[t] = add %17 %21
+  %23 f32[] = const 1
+  %24 f32[t] = max %20 %23
+  %25 f32[t s] = div %19 %24
+  %26 bf16[s j] = load $v[16*s + j]
+  %27 f32[s j] = cast f32 %26
+  %28 f32[t j] = dot.s %25 %27
+  %29 f32[t j] = store $o[16*t + j] %28
+  %30 f32[t] = store $lse[t] %22
+}",
+        // The weights are rounded to bf16.
+        4e-3,
     );
 }
