@@ -8,6 +8,7 @@ mod build;
 mod compile;
 mod contract;
 mod coord;
+mod flow;
 mod inst;
 mod memory;
 mod print;
