@@ -279,6 +279,58 @@ fn guards_and_offsets() {
     );
 }
 
+/// One side has no axis of its own: a vector times a matrix, with a bias and an activation.
+#[test]
+fn vectors() {
+    for (x, w, dot) in [("l", "j l", "%0 %1"), ("l", "j l", "%1 %0")] {
+        check(
+            &"kernel @vector {
+  axis j 50
+  axis l 48
+  in $x f32 48
+  in $w f32 2400
+  in $bias f32 50
+  out $y f32 50
+  %0 f32[X] = load $x[l]
+  %1 f32[W] = load $w[48*j + l]
+  %2 f32[j] = dot.l DOT
+  %3 f32[j] = load $bias[j]
+  %4 f32[j] = add %2 %3
+  %5 f32[j] = tanh %4
+  %6 f32[j] = store $y[j] %5
+}"
+            .replace('X', x)
+            .replace('W', w)
+            .replace("DOT", dot),
+        );
+    }
+}
+
+/// Rows that each have a matrix of their own share nothing that a tile would keep.
+#[test]
+fn routed_rows_are_streamed() {
+    let k = kernel(
+        "kernel @routed {
+  axis i 9
+  axis j 20
+  axis l 40
+  in $expert i32 9
+  in $x f32 360
+  in $w f32 8000
+  out $y f32 180
+  %0 i32[i] = load $expert[i]
+  %1 i32[] = const 0
+  %2 i32[i] = max %0 %1
+  %3 f32[i l] = load $x[40*i + l]
+  %4 f32[i j l] = load $w[40*j + l + 800*%2]
+  %5 f32[i j] = dot.l %3 %4
+  %6 f32[i j] = store $y[20*i + j] %5
+}",
+    );
+    assert_eq!(gpu::claim(&k).generator, "stream");
+    gpu::check_on(&k, &inputs(&k, 3), 1e-6);
+}
+
 /// The bits of the rows that `m` rows have in common with more of them.
 fn rows(m: usize, n: usize, k: usize, t: bool, bf16: bool, batch: usize) -> Vec<Vec<u8>> {
     let source = plain(m, n, k, (false, t), bf16);

@@ -40,6 +40,8 @@ impl Cx<'_> {
         let inputs: Vec<KValue> =
             self.p.sinks.iter().flat_map(|s| self.g.sink_inputs(crate::sink::Sink::Write(*s))).collect();
         let mut values = cone(self.g.k, &inputs, |v| v == self.p.result);
+        let known = |v: &KValue| !cone(self.g.k, &[*v], |u| u == self.p.result).contains(&self.p.result);
+        values.retain(known);
         values.extend(&self.p.sinks);
         self.hoist(&values)?;
         let (inner, outer) = if l.along_rows { (&sides[0], &sides[1]) } else { (&sides[1], &sides[0]) };
@@ -123,7 +125,7 @@ impl Cx<'_> {
     /// What is to be stored at an element, and where.
     fn element_at(&mut self, outer: &Side, line: C, inside: Option<Reg>, sum: V) -> Gives<Vec<(Access<Simt>, V)>> {
         let axes: KAxes = outer.lines.iter().copied().collect();
-        self.g.open_scope(axes.union(self.g.k.value(self.p.result).axes));
+        self.g.open_scope(axes);
         let exists = self.fix_line(outer, line);
         let exists = self.g.and(exists.map(V::Reg), inside.map(V::Reg));
         let before = std::mem::replace(&mut self.g.only, exists);
