@@ -180,7 +180,8 @@ impl Inspect {
         let Some(architecture) = architecture(&m.target) else {
             bail!("the code for {} is no text; `lolm compile --emit clif,asm --dump DIR` writes its sources", m.target)
         };
-        let section = a.section(&format!("{PTX}{architecture}")).unwrap_or_default();
+        let section = a.section(&format!("{PTX}{architecture}"));
+        let section = section.context("bug: an artifact that was checked has no section of PTX")?;
         let text = std::str::from_utf8(section).context("bug: the PTX of an artifact that was checked is no text")?;
         let mut wanted = m.kernels.iter().filter(|k| k.name.contains(&self.kernel)).peekable();
         if wanted.peek().is_none() {
