@@ -10,6 +10,7 @@ pub mod eval;
 pub mod generate;
 mod machine;
 pub mod model;
+pub mod serve;
 pub mod store;
 pub mod tensor;
 pub mod tensors;
