@@ -1,6 +1,7 @@
 //! The subcommands, one file each: its arguments and what they make it do.
 pub mod bench;
 pub mod compile;
+pub mod completions;
 pub mod demo;
 pub mod doctor;
 pub mod eval;
@@ -9,6 +10,7 @@ pub mod generate;
 pub mod import;
 pub mod init;
 pub mod inspect;
+pub mod man;
 pub mod opt;
 pub mod tokenizer;
 pub mod train;
@@ -31,6 +33,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Verify(c) => c.run(),
         Command::Bench(c) => c.run(),
         Command::Doctor(c) => c.run(),
+        Command::Completions(c) => c.run(),
+        Command::Man(c) => c.run(),
         Command::Opt(c) => c.run(),
         Command::Tokenizer(c) => c.run(),
     }

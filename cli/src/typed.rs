@@ -25,6 +25,8 @@ pub enum Command {
     Verify(verify::Verify),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
     Opt(opt::Opt),
     Tokenizer(tokenizer::Tokenize),
 }

@@ -114,3 +114,16 @@ fn damaged_artifacts_are_refused() {
     f.lolm("generate text -p x").fails(&["text is not an artifact"]);
     f.lolm("generate nowhere -p x").fails(&["nowhere is not an artifact"]);
 }
+
+#[test]
+fn shells_and_manuals_know_every_subcommand() {
+    let f = Folder::new("manual");
+    for (shell, start) in [("bash", "_lolm()"), ("zsh", "#compdef lolm"), ("fish", "# Print an optspec")] {
+        let text = f.lolm(&format!("completions {shell}")).ok();
+        assert!(text.starts_with(start) && text.contains("generate"), "{shell}: {text}");
+    }
+    f.lolm("man pages").ok();
+    assert!(f.text("pages/lolm.1").contains("lolm\\-train") && f.text("pages/lolm-compile.1").contains("precision"));
+    let unknown = f.lolm("completions tcsh");
+    assert!(unknown.code() == Some(2) && unknown.stderr().contains("zsh"), "{}", unknown.stderr());
+}
