@@ -6,7 +6,7 @@ use crate::model::{Input, Model, ModelError, Output, ProgramId};
 use lolm_ir::DType;
 
 mod sampler;
-pub use sampler::{Sampler, Sampling, SamplingError, argmax};
+pub use sampler::{Sampler, Sampling, SamplingError, argmax, log_total, most_probable};
 
 /// Why nothing can be generated, or no more.
 #[derive(Debug, thiserror::Error)]
@@ -207,11 +207,12 @@ impl<'a> Generator<'a> {
             let (position, limit) = (self.position, self.max_seq_len);
             return Err(GenerateError::ContextFull { position, limit, more: needed });
         }
-        let mut sampler = Sampler::new(sampling, self.vocab)?;
+        sampling.check()?;
+        let mut sampler = Sampler::new(self.vocab);
         self.extend(prompt)?;
         let mut out = Generated::default();
         for i in 0..count {
-            let token = sampler.choose(self.logits(), i as u64);
+            let token = sampler.choose(&sampling, self.logits(), i as u64);
             out.tokens.push(token);
             out.traces.push(self.trace);
             if !each(token, self.trace) || stop.contains(&token) || i + 1 == count {

@@ -1,6 +1,12 @@
 //! Choosing the next token from logits: temperature, then top-k, top-p and min-p, then one draw; greedy at temperature 0.
 use lolm_ir::philox::philox4x32_10;
 
+mod most;
+mod vectors;
+use most::Candidate;
+pub use most::most_probable;
+use vectors::{exp, greatest, log_sum_exp, sum, weigh};
+
 /// How tokens are chosen. The default draws from the model's own distribution.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Sampling {
@@ -40,80 +46,119 @@ impl Sampling {
     }
 }
 
-/// Chooses tokens; the choice is a function of the settings, the number of the draw, and the logits.
+/// Chooses tokens; the choice is a function of the settings, the number of the draw, and the logits. Holds only memory.
+#[derive(Default)]
 pub struct Sampler {
-    how: Sampling,
-    /// Token and logit, later token and probability.
-    candidates: Vec<(u32, f64)>,
+    candidates: Vec<Candidate>,
+    weights: Vec<f32>,
 }
 
+/// Candidates that are sorted for top-p at first; if they do not reach the probability, so many times more.
+const FIRST: usize = 64;
+const MORE: usize = 16;
+
 impl Sampler {
-    pub fn new(how: Sampling, vocab: usize) -> Result<Sampler, SamplingError> {
-        how.check()?;
-        Ok(Sampler { how, candidates: Vec::with_capacity(vocab) })
+    pub fn new(vocab: usize) -> Sampler {
+        Sampler { candidates: vec![], weights: Vec::with_capacity(vocab) }
     }
 
     /// The token of draw `index`. Logits that are not numbers are never chosen.
-    pub fn choose(&mut self, logits: &[f32], index: u64) -> u32 {
-        if self.how.temperature == 0.0 {
+    pub fn choose(&mut self, how: &Sampling, logits: &[f32], index: u64) -> u32 {
+        if how.temperature == 0.0 {
             return argmax(logits);
         }
-        let scale = 1.0 / self.how.temperature as f64;
-        let numbers = logits.iter().enumerate().filter(|(_, x)| !x.is_nan());
-        self.candidates.clear();
-        self.candidates.extend(numbers.map(|(i, x)| (i as u32, *x as f64 * scale)));
-        self.order();
-        let Some(greatest) = self.candidates.first().map(|c| c.1) else { return 0 };
-        // exp(inf - inf) is not a number; an infinite logit takes all.
-        let weight = |x: f64| if x == greatest { 1.0 } else { libm::exp(x - greatest) };
-        self.candidates.iter_mut().for_each(|c| c.1 = weight(c.1));
-        self.truncate();
-        self.draw(uniform(self.how.seed, index))
-    }
-
-    /// Sorts as far as the settings need: the greatest first, equal ones by token.
-    fn order(&mut self) {
-        let by_logit = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        let k = self.how.top_k;
-        if k > 0 && k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(k - 1, by_logit);
-            self.candidates.truncate(k);
+        let u = uniform(how.seed, index);
+        let top = greatest(logits);
+        let scale = 1.0 / how.temperature;
+        if how.top_k > 0 && how.top_k < logits.len() {
+            most_probable(logits, how.top_k, &mut self.candidates);
+            let total = self.weigh(top, scale);
+            let n = self.kept(how, total);
+            return self.draw_candidate(n, u);
         }
-        self.candidates.sort_unstable_by(by_logit);
+        let total = weigh(logits, top, scale, &mut self.weights);
+        if how.top_p < 1.0 {
+            return self.choose_by_top_p(how, logits, top, total, u);
+        }
+        if how.min_p > 0.0 {
+            self.weights.iter_mut().for_each(|w| *w = if *w < how.min_p { 0.0 } else { *w });
+        }
+        self.draw(u)
     }
 
-    /// Applies top-p and min-p to candidates in descending order, of which the first has weight 1.
-    fn truncate(&mut self) {
-        let goal = self.how.top_p as f64 * self.candidates.iter().map(|c| c.1).sum::<f64>();
+    /// Sorts the most probable tokens only, as many as top-p needs.
+    fn choose_by_top_p(&mut self, how: &Sampling, logits: &[f32], top: f32, total: f64, u: f64) -> u32 {
+        let mut n = FIRST;
+        loop {
+            most_probable(logits, n, &mut self.candidates);
+            let sum = self.weigh(top, 1.0 / how.temperature);
+            if n >= logits.len() || sum >= how.top_p as f64 * total {
+                let n = self.kept(how, total);
+                return self.draw_candidate(n, u);
+            }
+            n *= MORE;
+        }
+    }
+
+    /// Computes the weights of the candidates, and their sum.
+    fn weigh(&mut self, top: f32, scale: f32) -> f64 {
+        let weight = |x: f32| if top.is_finite() { exp((x - top) * scale) } else { (x == top) as u8 as f32 };
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(|c| weight(c.1)));
+        sum(&self.weights)
+    }
+
+    /// Of the candidates, those that top-p of `total` and min-p leave.
+    fn kept(&self, how: &Sampling, total: f64) -> usize {
+        let goal = how.top_p as f64 * total;
         let mut sum = 0.0;
-        let mut keep = 0;
-        for (_, w) in &self.candidates {
-            if keep > 0 && (sum >= goal || *w < self.how.min_p as f64) {
-                break;
+        for (i, w) in self.weights.iter().enumerate() {
+            if i > 0 && (sum >= goal || *w < how.min_p) {
+                return i;
             }
-            sum += w;
-            keep += 1;
+            sum += *w as f64;
         }
-        self.candidates.truncate(keep);
+        self.weights.len()
     }
 
+    /// One of the first `n` candidates.
+    fn draw_candidate(&mut self, n: usize, u: f64) -> u32 {
+        self.weights.truncate(n);
+        let at = self.draw(u);
+        self.candidates.get(at as usize).map_or(0, |c| c.0)
+    }
+
+    /// The position that has this part of the weights before it.
     fn draw(&self, u: f64) -> u32 {
-        let mut left = u * self.candidates.iter().map(|c| c.1).sum::<f64>();
-        for (token, w) in &self.candidates {
-            left -= w;
-            if left < 0.0 {
-                return *token;
+        const BLOCK: usize = 256;
+        let mut left = u * self.weights.chunks(BLOCK).map(sum).sum::<f64>();
+        for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
+            let all = sum(weights);
+            if left >= all {
+                left -= all;
+                continue;
+            }
+            for (i, w) in weights.iter().enumerate() {
+                left -= *w as f64;
+                if left < 0.0 {
+                    return (block * BLOCK + i) as u32;
+                }
             }
         }
-        // Only rounding leads here.
-        self.candidates.last().map_or(0, |c| c.0)
+        // Only rounding leads here, or that there are no numbers.
+        self.weights.iter().rposition(|w| *w > 0.0).unwrap_or(0) as u32
     }
 }
 
 /// The first of the greatest logits.
 pub fn argmax(logits: &[f32]) -> u32 {
-    let greater = |best: (usize, f32), (i, x): (usize, &f32)| if *x > best.1 { (i, *x) } else { best };
-    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), greater).0 as u32
+    let top = greatest(logits);
+    logits.iter().position(|x| *x == top).unwrap_or(0) as u32
+}
+
+/// The logarithm of each token's probability is its logit less this.
+pub fn log_total(logits: &[f32]) -> f64 {
+    log_sum_exp(logits)
 }
 
 /// A number in [0, 1), for each seed and draw.
@@ -128,9 +173,9 @@ mod tests {
     use super::*;
 
     fn share(how: Sampling, logits: &[f32]) -> Vec<f64> {
-        let mut s = Sampler::new(how, logits.len()).unwrap();
+        let mut s = Sampler::new(logits.len());
         let mut counts = vec![0; logits.len()];
-        (0..20_000).for_each(|i| counts[s.choose(logits, i) as usize] += 1);
+        (0..20_000).for_each(|i| counts[s.choose(&how, logits, i) as usize] += 1);
         counts.iter().map(|c| *c as f64 / 20_000.0).collect()
     }
 
@@ -159,22 +204,34 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_tokens() {
         let draw = |seed| {
-            let mut s = Sampler::new(Sampling { seed, ..Sampling::default() }, 4).unwrap();
-            (0..40).map(|i| s.choose(&logits(), i)).collect::<Vec<_>>()
+            let (mut s, how) = (Sampler::new(4), Sampling { seed, ..Sampling::default() });
+            (0..40).map(|i| s.choose(&how, &logits(), i)).collect::<Vec<_>>()
         };
         assert!(draw(1) == draw(1) && draw(1) != draw(2));
     }
 
     #[test]
     fn greedy_takes_the_first_greatest_and_edges_do_not_panic() {
-        let mut s = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }, 4).unwrap();
-        assert_eq!(s.choose(&[1.0, 3.0, 3.0, f32::NAN], 0), 1);
-        assert_eq!(s.choose(&[f32::NEG_INFINITY, f32::NAN], 0), 0);
-        let mut s = Sampler::new(Sampling::default(), 4).unwrap();
-        assert_eq!(s.choose(&[f32::NAN, f32::NAN], 0), 0);
-        assert_eq!(s.choose(&[f32::NAN, 1.0, f32::NEG_INFINITY], 0), 1);
-        assert_eq!(s.choose(&[0.0, f32::INFINITY, 88.0], 3), 1);
-        assert_eq!(s.choose(&[f32::NEG_INFINITY; 2], 0) / 2, 0);
+        let mut s = Sampler::new(4);
+        let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+        assert_eq!(s.choose(&greedy, &[1.0, 3.0, 3.0, f32::NAN], 0), 1);
+        assert_eq!(s.choose(&greedy, &[f32::NEG_INFINITY, f32::NAN], 0), 0);
+        let d = Sampling::default();
+        for how in [d, Sampling { top_p: 0.9, ..d }, Sampling { top_k: 1, ..d }, Sampling { min_p: 0.5, ..d }] {
+            assert_eq!(s.choose(&how, &[f32::NAN, f32::NAN], 0), 0);
+            assert_eq!(s.choose(&how, &[f32::NAN, 1.0, f32::NEG_INFINITY], 0), 1);
+            assert_eq!(s.choose(&how, &[0.0, f32::INFINITY, 88.0], 3), 1);
+            assert_eq!(s.choose(&how, &[f32::NEG_INFINITY; 2], 0) / 2, 0);
+            assert_eq!(s.choose(&how, &[], 0), 0);
+        }
+    }
+
+    #[test]
+    fn top_p_of_a_flat_distribution_takes_its_part_of_it() {
+        let (mut s, logits) = (Sampler::new(5000), vec![0.25; 5000]);
+        let how = Sampling { top_p: 0.5, ..Sampling::default() };
+        let drawn: Vec<u32> = (0..2000).map(|i| s.choose(&how, &logits, i)).collect();
+        assert!(drawn.iter().all(|t| *t < 2500) && drawn.iter().any(|t| *t > 2400));
     }
 
     #[test]

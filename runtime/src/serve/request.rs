@@ -1,4 +1,5 @@
 //! What a client asks of the engine, and what it gets: events, one after the other, until [`Event::Done`].
+use super::backend::Facts;
 use crate::generate::{Sampling, SamplingError};
 use std::time::Instant;
 
@@ -29,6 +30,62 @@ pub struct Request {
     pub deadline: Option<Instant>,
 }
 
+impl Default for Request {
+    /// Nothing to go on from, and one token of the model's own distribution.
+    fn default() -> Self {
+        Request {
+            prompt: vec![],
+            max_tokens: 1,
+            sampling: Sampling::default(),
+            penalties: Penalties::default(),
+            logit_bias: vec![],
+            stop_tokens: vec![],
+            logprobs: None,
+            prompt_logprobs: None,
+            trace: false,
+            gate: None,
+            cached: true,
+            deadline: None,
+        }
+    }
+}
+
+/// Where the events of a request go; false from it takes the request back.
+pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
+
+impl Request {
+    /// Refuses what this model cannot do.
+    pub fn check(&self, facts: &Facts) -> Result<(), Refused> {
+        let vocab = facts.vocab;
+        if self.prompt.is_empty() {
+            return Err(Refused::EmptyPrompt);
+        }
+        if let Some(index) = self.prompt.iter().position(|t| *t as usize >= vocab) {
+            return Err(Refused::Token { index, token: self.prompt[index], vocab });
+        }
+        // The last token that comes out need not go in.
+        let (prompt, more, limit) = (self.prompt.len(), self.max_tokens, facts.max_len);
+        if prompt.saturating_add(more.saturating_sub(1)) > limit {
+            return Err(Refused::TooLong { prompt, more, limit });
+        }
+        self.sampling.check()?;
+        self.penalties.check()?;
+        if let Some((token, _)) = self.logit_bias.iter().find(|(t, _)| *t as usize >= vocab) {
+            return Err(Refused::Bias { token: *token, vocab });
+        }
+        if let Some((_, found)) = self.logit_bias.iter().find(|(_, x)| !x.is_finite()) {
+            return Err(SamplingError { name: "logit_bias", found: *found, expected: "a finite number" }.into());
+        }
+        match self.gate {
+            Some(_) if !facts.gate => Err(Refused::NoGate),
+            Some(g) if !(0.0..=1.0).contains(&g) => {
+                Err(SamplingError { name: "gate", found: g, expected: "0 to 1" }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What is taken from the logits of tokens that were there before, as OpenAI and Hugging Face define them.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Penalties {
@@ -43,6 +100,16 @@ pub struct Penalties {
 impl Default for Penalties {
     fn default() -> Self {
         Penalties { presence: 0.0, frequency: 0.0, repetition: 1.0 }
+    }
+}
+
+impl Penalties {
+    pub fn check(&self) -> Result<(), SamplingError> {
+        let ok = |fits, name, found, expected| if fits { Ok(()) } else { Err(SamplingError { name, found, expected }) };
+        let (p, f, r) = (self.presence, self.frequency, self.repetition);
+        ok(p.is_finite(), "presence_penalty", p, "a finite number")?;
+        ok(f.is_finite(), "frequency_penalty", f, "a finite number")?;
+        ok(r.is_finite() && r > 0.0, "repetition_penalty", r, "more than 0")
     }
 }
 

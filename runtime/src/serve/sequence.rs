@@ -1,0 +1,194 @@
+//! One request on its way: its tokens, what is chosen from logits, and the events that its sink gets.
+use super::backend::Lane;
+use super::request::{Event, Finish, Request, Token, Trace};
+use super::shared::Job;
+use crate::generate::{Sampler, log_total, most_probable};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+/// A request that has a row.
+pub struct Sequence {
+    pub job: Job,
+    /// Prompt and answer.
+    pub tokens: Vec<u32>,
+    /// Tokens that are in the row.
+    pub held: usize,
+    /// The row goes on from states that were kept after so many tokens.
+    pub cached: usize,
+    /// States are to be kept after so many tokens of the prompt, in ascending order; those that were passed are gone.
+    pub marks: Vec<usize>,
+    pub started: Instant,
+    pub first_at: Option<Instant>,
+    pub last_at: Instant,
+    pub panicked: bool,
+    /// The sink wants no more.
+    deaf: bool,
+    /// Log-probabilities of the prompt, as far as it was read.
+    scores: Vec<Token>,
+    /// Tokens that penalties look at, in order, and how often they were generated.
+    seen: Vec<(u32, u32)>,
+}
+
+/// Chooses tokens for all sequences; holds only memory.
+pub struct Chooser {
+    sampler: Sampler,
+    /// f32[v], logits with bias and penalties.
+    changed: Vec<f32>,
+    top: Vec<(u32, f32)>,
+}
+
+impl Chooser {
+    pub fn new(vocab: usize) -> Chooser {
+        Chooser { sampler: Sampler::new(vocab), changed: Vec::with_capacity(vocab), top: vec![] }
+    }
+
+    /// A token with what was asked for with it, from the logits that the model gave for its place.
+    fn token(&mut self, id: u32, logits: &[f32], logprobs: Option<usize>, trace: Option<Trace>) -> Token {
+        let Some(n) = logprobs else { return Token { id, trace, ..Token::default() } };
+        let total = log_total(logits);
+        let logprob = |x: f32| (x as f64 - total) as f32;
+        most_probable(logits, n, &mut self.top);
+        let top = self.top.iter().map(|(t, x)| (*t, logprob(*x))).collect();
+        Token { id, logprob: Some(logprob(logits[id as usize])), top, trace }
+    }
+}
+
+impl Sequence {
+    pub fn new(mut job: Job, now: Instant) -> Sequence {
+        let prompt = std::mem::take(&mut job.request.prompt);
+        let mut s = Sequence {
+            job,
+            tokens: prompt,
+            held: 0,
+            cached: 0,
+            marks: vec![],
+            started: now,
+            first_at: None,
+            last_at: now,
+            panicked: false,
+            deaf: false,
+            scores: vec![],
+            seen: vec![],
+        };
+        s.job.request.prompt = s.tokens.clone();
+        if s.job.request.penalties.repetition != 1.0 {
+            s.seen = s.tokens.iter().map(|t| (*t, 0)).collect();
+            s.seen.sort_unstable();
+            s.seen.dedup();
+        }
+        s
+    }
+
+    pub fn request(&self) -> &Request {
+        &self.job.request
+    }
+    pub fn prompt(&self) -> usize {
+        self.job.request.prompt.len()
+    }
+    pub fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt()
+    }
+    /// Where the next step that reads the prompt must end at the latest.
+    pub fn next_stop(&self) -> usize {
+        self.marks.first().copied().unwrap_or(self.prompt())
+    }
+    /// What the prompt reads for itself: scores of all its tokens.
+    pub fn scored(&self) -> bool {
+        self.request().prompt_logprobs.is_some()
+    }
+    pub fn gate(&self) -> f32 {
+        self.request().gate.unwrap_or(-1.0)
+    }
+    pub fn lane(&self) -> Lane {
+        Lane { token: self.tokens[self.held], position: self.held, gate: self.gate() }
+    }
+
+    /// Why it is to end now, if nobody waits for it any more.
+    pub fn over(&self, now: Instant) -> Option<Finish> {
+        if self.deaf { Some(Finish::Cancelled) } else { self.job.over(now) }
+    }
+
+    /// Hands an event to the sink, if it still wants any. A sink that panics is not called again.
+    pub fn emit(&mut self, event: Event) {
+        if self.deaf {
+            return;
+        }
+        let sink = &mut self.job.sink;
+        match catch_unwind(AssertUnwindSafe(|| sink(event))) {
+            Ok(goes_on) => self.deaf = !goes_on,
+            Err(_) => (self.deaf, self.panicked) = (true, true),
+        }
+    }
+
+    /// Notes the log-probability of the prompt's token behind the one whose logits these are.
+    pub fn score(&mut self, at: usize, logits: &[f32], trace: impl FnOnce() -> Trace, chooser: &mut Chooser) {
+        if self.scores.is_empty() {
+            self.scores.push(Token { id: self.tokens[0], ..Token::default() });
+        }
+        if at + 1 < self.prompt() {
+            let trace = self.request().trace.then(trace);
+            let n = self.request().prompt_logprobs;
+            self.scores.push(chooser.token(self.tokens[at + 1], logits, n, trace));
+        }
+    }
+
+    /// Hands over what was noted of the prompt.
+    pub fn emit_scores(&mut self) {
+        if self.scored() {
+            let scores = std::mem::take(&mut self.scores);
+            self.emit(Event::Prompt(scores));
+        }
+    }
+
+    /// Chooses the next token from the logits of the last one and hands it over; gives why this was the last, if it was.
+    pub fn next(&mut self, logits: &[f32], trace: impl FnOnce() -> Trace, chooser: &mut Chooser) -> Option<Finish> {
+        if self.request().max_tokens == 0 {
+            return Some(Finish::Length);
+        }
+        let id = self.choose(logits, chooser);
+        let trace = self.request().trace.then(trace);
+        let token = chooser.token(id, logits, self.request().logprobs, trace);
+        self.tokens.push(id);
+        self.note(id);
+        self.emit(Event::Token(token));
+        if self.deaf {
+            Some(Finish::Cancelled)
+        } else if self.request().stop_tokens.contains(&id) {
+            Some(Finish::Stop)
+        } else if self.generated() == self.request().max_tokens {
+            Some(Finish::Length)
+        } else {
+            None
+        }
+    }
+
+    fn choose(&self, logits: &[f32], chooser: &mut Chooser) -> u32 {
+        let (r, index) = (self.request(), self.generated() as u64);
+        if r.logit_bias.is_empty() && self.seen.is_empty() {
+            return chooser.sampler.choose(&r.sampling, logits, index);
+        }
+        let changed = &mut chooser.changed;
+        changed.clear();
+        changed.extend_from_slice(logits);
+        r.logit_bias.iter().for_each(|(t, x)| changed[*t as usize] += x);
+        for (t, times) in &self.seen {
+            let x = &mut changed[*t as usize];
+            *x = if *x > 0.0 { *x / r.penalties.repetition } else { *x * r.penalties.repetition };
+            if *times > 0 {
+                *x -= r.penalties.frequency * *times as f32 + r.penalties.presence;
+            }
+        }
+        chooser.sampler.choose(&r.sampling, changed, index)
+    }
+
+    /// Counts a token, if penalties look at it.
+    fn note(&mut self, id: u32) {
+        if self.request().penalties == Default::default() {
+            return;
+        }
+        match self.seen.binary_search_by_key(&id, |s| s.0) {
+            Ok(i) => self.seen[i].1 += 1,
+            Err(i) => self.seen.insert(i, (id, 1)),
+        }
+    }
+}

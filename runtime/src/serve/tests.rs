@@ -1,0 +1,6 @@
+//! The engine over a toy whose answers are known.
+mod answers;
+mod crowds;
+mod life;
+mod prefixes;
+mod toy;
