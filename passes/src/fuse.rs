@@ -5,7 +5,7 @@
 //! from the same logits. The group graph stays acyclic.
 //!
 //! For a GPU (`fuse_epilogues`): a product whose result one elementwise group reads, element by element, is computed in
-//! that group's kernel, so that the result itself is never written.
+//! that group's kernel, so that the result itself is never written; heads as on the CPU.
 use crate::cluster::{Clusters, GroupId, GroupKind, view_base};
 use lolm_ir::axis::AxisSet;
 use lolm_ir::{Graph, Op, ValueId};
@@ -15,9 +15,7 @@ use std::collections::BTreeSet;
 const FUSED_ROWS: usize = 1024;
 
 pub fn fuse(g: &Graph, c: &mut Clusters) {
-    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::CrossEntropyGrad { .. })) {
-        fuse_head(g, c, v);
-    }
+    fuse_heads(g, c);
     let mut readers = Readers::of(g, c);
     let given = given(g);
     for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. }) && !given[v.0 as usize]) {
@@ -27,6 +25,7 @@ pub fn fuse(g: &Graph, c: &mut Clusters) {
 
 /// Products join the groups that go on with their results; a kernel has one product.
 pub fn fuse_epilogues(g: &Graph, c: &mut Clusters) {
+    fuse_heads(g, c);
     let readers = Readers::of(g, c);
     let given = given(g);
     for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::Dot { .. }) && !given[v.0 as usize]) {
@@ -54,6 +53,12 @@ fn goes_on(g: &Graph, c: &Clusters, id: GroupId, v: ValueId) -> bool {
     let rows = g.axes_of(v);
     let same = group.rows == rows && group.inner.is_empty() && group.roots.iter().all(|r| g.axes_of(*r) == rows);
     group.kind == GroupKind::Stream && same && group.products.is_empty() && !group.moved.contains(&v)
+}
+
+fn fuse_heads(g: &Graph, c: &mut Clusters) {
+    for v in g.ids().filter(|v| matches!(g.node(*v).op, Op::CrossEntropyGrad { .. })) {
+        fuse_head(g, c, v);
+    }
 }
 
 /// The values that the graph gives away.

@@ -235,10 +235,9 @@ pub fn graph_passes(s: &Source, options: Options, watch: &mut dyn FnMut(Phase, &
     Ok(g)
 }
 
-/// Fused operations that are made of products, but for attention, whose operands are rounded as they are.
+/// Fused operations that are made of products, but for attention and heads, whose operands are rounded as they are.
 fn holds_products(op: &Op) -> bool {
-    let head = matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. });
-    head || matches!(op, Op::AttentionGrad(_))
+    matches!(op, Op::AttentionGrad(_))
 }
 
 /// The program with these parameters stored as bf16.

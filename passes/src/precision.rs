@@ -7,7 +7,8 @@
 //!
 //! Before: any graph. After: the operands of every such product are `cast f32 (cast bf16 x)`. These casts are the only
 //! places at which something is rounded, the same on every target. An attention is two products: its queries, keys and
-//! values are rounded here, and its weights inside of it, where it is lowered.
+//! values are rounded here, and its weights inside of it, where it is lowered. So are a head's rows and its embedding, and
+//! the gradient of its logits.
 use crate::cluster::is_contract;
 use lolm_ir::graph::{Args, Builder, Graph, GraphError, Output, Write};
 use lolm_ir::op::{Class, Op};
@@ -42,6 +43,7 @@ fn factors(g: &Graph, v: ValueId) -> usize {
     match g.node(v).op {
         Op::Dot { .. } if is_contract(g, v) => 2,
         Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => 2,
+        Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => 2,
         Op::Attention(_) => 3,
         _ => 0,
     }

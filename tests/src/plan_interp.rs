@@ -28,18 +28,11 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
     }
     let shared = shared_bytes(p);
     for s in &p.steps {
-        let Step::Launch(l) = s else { panic!("repeats are not for this interpreter") };
-        for other in written(m, l).iter().flat_map(|b| &shared[b.0 as usize]) {
-            memory[*other].fill(f64::NAN);
-        }
-        for unit in 0..l.grid.iter().product::<u32>() {
-            let at = grid_index(&l.grid, unit);
-            for stage in &l.stages {
-                match stage {
-                    Stage::Kernel(k) => kernel(m, &l.name, k, unit, &at, &mut memory),
-                    Stage::Gemm(g) => gemm(g, &at, &mut memory),
-                    Stage::Group(g) => routed::group(g, &mut memory),
-                    Stage::Routed(r) => routed::product(r, &at, &mut memory),
+        match s {
+            Step::Launch(l) => launch(m, l, &shared, &mut memory),
+            Step::Repeat { times, body } => {
+                for round in 0..*times {
+                    body.iter().for_each(|l| launch(m, &at_round(l, round as i64), &shared, &mut memory));
                 }
             }
         }
@@ -53,6 +46,34 @@ pub fn run(m: &Module, p: &Plan, given: &Named) -> (Named, Named) {
         }
     }
     (outputs, after)
+}
+
+/// Runs all units of a launch; what shares bytes with the memory that it writes is lost.
+fn launch(m: &Module, l: &Launch, shared: &[Vec<usize>], memory: &mut [Vec<f64>]) {
+    for other in written(m, l).iter().flat_map(|b| &shared[b.0 as usize]) {
+        memory[*other].fill(f64::NAN);
+    }
+    for unit in 0..l.grid.iter().product::<u32>() {
+        let at = grid_index(&l.grid, unit);
+        for stage in &l.stages {
+            match stage {
+                Stage::Kernel(k) => kernel(m, &l.name, k, unit, &at, memory),
+                Stage::Gemm(g) => gemm(g, &at, memory),
+                Stage::Group(g) => routed::group(g, memory),
+                Stage::Routed(r) => routed::product(r, &at, memory),
+            }
+        }
+    }
+}
+
+/// A launch of one kernel as it is in a round of its loop.
+fn at_round(l: &Launch, round: i64) -> Launch {
+    let mut l = l.clone();
+    for stage in &mut l.stages {
+        let Stage::Kernel(k) = stage else { panic!("only kernels are repeated in this interpreter") };
+        k.operands.iter_mut().for_each(|o| o.base += o.iter * round);
+    }
+    l
 }
 
 /// Numbers as memory of this dtype holds them.

@@ -73,16 +73,21 @@ fn losses_in_bf16_are_near_the_golden_losses() {
     }
 }
 
-/// A launch of a GPU is one kernel over its own units, on whole buffers.
+/// A launch of a GPU is one kernel over its own units, alone or in a loop.
 #[test]
 fn launches_of_a_gpu_are_single_kernels() {
     for case in CASES.map(Case::load) {
         let p = Program::Train { batch: case.batch(), seq: case.seq(), noise: Noise::Input };
         let m = module(&case, p, Goal::Gradients, GPU);
         for step in &m.plans[0].steps {
-            let Step::Launch(l) = step else { panic!("{}: a loop", case.name) };
-            let [Stage::Kernel(k)] = l.stages.as_slice() else { panic!("{} {}: stages", case.name, l.name) };
-            assert!(l.grid.is_empty() && k.span == Span::Same, "{} {}", case.name, l.name);
+            let launches = match step {
+                Step::Launch(l) => std::slice::from_ref(l),
+                Step::Repeat { body, .. } => body,
+            };
+            for l in launches {
+                let [Stage::Kernel(k)] = l.stages.as_slice() else { panic!("{} {}: stages", case.name, l.name) };
+                assert!(l.grid.is_empty() && k.span == Span::Same, "{} {}", case.name, l.name);
+            }
         }
     }
 }

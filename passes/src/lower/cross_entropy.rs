@@ -25,15 +25,15 @@ const ROW: AxisId = AxisId(u8::MAX);
 /// A head: logits\[row, v\] = Σ o\[row, d\] · e\[v, d\], each side with merged strides.
 pub(super) struct Head {
     pub rows: Vec<AxisId>,
-    over: Vec<AxisId>,
+    pub over: Vec<AxisId>,
     pub tokens: usize,
     pub vocab: AxisId,
     pub words: usize,
-    depth: usize,
+    pub depth: usize,
     /// Logits are cap · tanh(· / cap).
     pub cap: Option<f32>,
-    o: Side,
-    e: Side,
+    pub o: Side,
+    pub e: Side,
 }
 
 /// Tensors of one element a token, in the head's order of rows.
@@ -48,11 +48,11 @@ pub(super) struct Columns {
 
 /// A matrix in memory: strides of its rows (tokens or words) and of the contracted dimension.
 #[derive(Clone, Copy)]
-struct Side {
-    buffer: BufferId,
-    base: i64,
-    row: i64,
-    depth: i64,
+pub(super) struct Side {
+    pub buffer: BufferId,
+    pub base: i64,
+    pub row: i64,
+    pub depth: i64,
 }
 
 impl Side {
@@ -131,7 +131,7 @@ impl Lowering<'_> {
     }
 
     /// A matrix of these rows, whose columns are the contracted dimension.
-    fn side(&self, s: &Storage, rows: &[AxisId], over: &[AxisId]) -> Result<Side, String> {
+    pub(super) fn side(&self, s: &Storage, rows: &[AxisId], over: &[AxisId]) -> Result<Side, String> {
         let one = |axes: &[AxisId]| {
             let m = merged(self.cx.g, axes, |a| s.stride(a)).map(|m| m.1);
             m.ok_or("bug: the head's operands are not matrices in memory".to_string())
@@ -139,7 +139,7 @@ impl Lowering<'_> {
         Ok(Side { buffer: s.buffer, base: s.base, row: one(rows)?, depth: one(over)? })
     }
 
-    fn head(&mut self, v: ValueId, vocab: AxisId, over: AxisSet, cap: Option<u32>) -> Result<Head, String> {
+    pub(super) fn head(&mut self, v: ValueId, vocab: AxisId, over: AxisSet, cap: Option<u32>) -> Result<Head, String> {
         let g = self.cx.g;
         let n = g.node(v);
         if g.axes_of(n.args[1]) != over.with(vocab) {
@@ -160,7 +160,7 @@ impl Lowering<'_> {
     }
 
     /// What a row of the gradient reads and writes beside its logits.
-    fn columns(&mut self, v: ValueId, h: &Head) -> Result<Columns, String> {
+    pub(super) fn columns(&mut self, v: ValueId, h: &Head) -> Result<Columns, String> {
         let args = &self.cx.g.node(v).args;
         let (target, up) = (self.operand_as(args[2], &[&h.rows])?, self.operand_as(args[4], &[&h.rows])?);
         let (lse, loss) = match self.loss_of(v) {

@@ -12,21 +12,24 @@ use lolm_ir::op::Op;
 use lolm_ir::plan::Kind;
 use lolm_ir::{DType, ValueId};
 
-/// True for fused operations that are one kernel.
+/// True for fused operations that have kernels of their own.
 pub(super) fn has_kernel(op: &Op) -> bool {
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
     let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
-    scan || gated || matches!(op, Op::RoutedDot { .. } | Op::Attention(_))
+    let head = matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. });
+    scan || gated || head || matches!(op, Op::RoutedDot { .. } | Op::Attention(_))
 }
 
 impl Lowering<'_> {
-    /// A fused operation as one kernel.
+    /// A fused operation as one kernel, or as a few.
     pub(super) fn fused_kernel(&mut self, v: ValueId) -> Result<(), String> {
         match self.cx.g.node(v).op {
             Op::SelectiveScan { .. } => self.selective_scan(v),
             Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             Op::RoutedDot { expert, over } => self.routed_kernel(v, expert, over),
             Op::Attention(_) => self.attention_kernel(v),
+            Op::CrossEntropy { .. } => self.head_losses(v),
+            Op::CrossEntropyGrad { .. } => self.head_gradient(v),
             ref op => Err(format!("bug: {} has no kernel", op.mnemonic())),
         }
     }

@@ -2,10 +2,10 @@
 //!
 //! Forward is one kernel: a recurrence along time whose states stay in registers. Backward keeps no states from forward: a
 //! unit takes a tile of channels, computes their states again, and walks time backwards over them. On the CPU they lie in
-//! a thread's scratch memory and a unit takes several tiles, one after the other; on a GPU they lie in memory, each tile
-//! is a warp's, and both ways along time are kernels of their own. Sums over channels and batch are partial sums, one a
-//! unit, added up in a fixed order.
+//! a thread's scratch memory and a unit takes several tiles, one after the other; a GPU goes over time in chunks
+//! (`scan_chunks`). Sums over channels and batch are partial sums, one a unit, added up in a fixed order.
 use super::index::{Index, Map};
+use super::scan_chunks::{chunk, sections};
 use super::storage::Storage;
 use super::stream::{Lowered, Stream};
 use super::{Built, Lowering};
@@ -19,7 +19,9 @@ use lolm_ir::{DType, Graph, ValueId};
 /// Units that the launch of a gradient should have.
 const UNITS: usize = 16;
 /// Stands for the axis of channel groups, which is no axis of the graph, in partial sums.
-const GROUP: AxisId = AxisId(u8::MAX);
+pub(super) const GROUP: AxisId = AxisId(u8::MAX);
+/// Stands for the sections that time is cut in, in partial sums and in states between sections.
+pub(super) const SECTION: AxisId = AxisId(u8::MAX - 1);
 
 impl Lowering<'_> {
     pub(super) fn selective_scan(&mut self, v: ValueId) -> Result<(), String> {
@@ -64,30 +66,52 @@ impl Lowering<'_> {
             return Err("limit: b and c of a differentiated scan are the same for every channel".into());
         }
         let batch: usize = rows.iter().map(|a| g.len(*a)).product();
-        let cut = match self.target {
-            Target::Cpu => Cut::new(g.len(channel), batch),
-            Target::Gpu => Cut::warps(g.len(channel)),
+        let (cut, sections) = match self.target {
+            Target::Cpu => (Cut::new(g.len(channel), batch), 1),
+            Target::Gpu => (Cut::warps(g.len(channel)), sections(g.len(time), batch * g.len(channel))),
         };
         let order = [rows.as_slice(), &[time, state]].concat();
         let b_part = self.partial("db_part", &order, cut.groups);
         let c_part = self.partial("dc_part", &order, cut.groups);
-        let a_part = {
-            let len = batch * g.len(channel) * g.len(state);
-            let b = self.temporary("da_part", len);
-            Storage::row_major(g, b, rows.iter().copied().chain([channel, state]).collect::<Vec<_>>().into_iter())
+        let a_part = match self.target {
+            Target::Cpu => {
+                let b = self.temporary("da_part", batch * g.len(channel) * g.len(state));
+                Storage::row_major(g, b, rows.iter().copied().chain([channel, state]).collect::<Vec<_>>().into_iter())
+            }
+            Target::Gpu => self.by_section("da_part", &rows, sections, &[state, channel]),
         };
         let wide = AxisSet::of(&rows).with(time).with(channel);
         let (dt_at, u_at) = (self.own_or_part(v, 0, wide)?, self.own_or_part(v, 4, wide)?);
-        let each = g.len(time) * g.len(state) * cut.tile;
+        let of_step = g.len(state) * cut.tile;
         let (decays, carried) = match self.target {
-            Target::Cpu => (Some(self.scratch("decays", each)), self.scratch("carried", each)),
-            Target::Gpu => (None, self.temporary("carried", batch * cut.groups * each)),
+            Target::Cpu => {
+                let each = g.len(time) * of_step;
+                (Some(self.scratch("decays", each)), self.scratch("carried", each))
+            }
+            Target::Gpu => {
+                let steps = chunk(g.len(time) / sections);
+                (None, self.temporary("carried", batch * sections * cut.groups * steps * of_step))
+            }
         };
-        let grad =
-            ScanGrad { v, time, state, channel, rows, cut, decays, carried, dt_at, u_at, a_part, b_part, c_part };
+        let grad = ScanGrad {
+            v,
+            time,
+            state,
+            channel,
+            rows,
+            cut,
+            sections,
+            decays,
+            carried,
+            dt_at,
+            u_at,
+            a_part,
+            b_part,
+            c_part,
+        };
         match self.target {
             Target::Cpu => grad.one_launch(self, batch)?,
-            Target::Gpu => grad.two_launches(self),
+            Target::Gpu => grad.chunks(self)?,
         }
         grad.totals(self);
         Ok(())
@@ -102,6 +126,21 @@ impl Lowering<'_> {
         }
         let b = self.temporary("scan_part", g.elements(axes));
         Ok(Storage::row_major(g, b, axes.iter()))
+    }
+
+    /// Memory of one element for each of these rows, each section of time, and each index of the inner axes.
+    pub(super) fn by_section(&mut self, name: &str, rows: &[AxisId], sections: usize, inner: &[AxisId]) -> Storage {
+        let g = self.cx.g;
+        let each = g.elements(AxisSet::of(inner));
+        let b = self.temporary(name, g.elements(AxisSet::of(rows)) * sections * each);
+        let mut s = Storage::row_major(g, b, inner.iter().copied());
+        s.strides.push((SECTION, each as i64));
+        let mut stride = (each * sections) as i64;
+        for a in rows.iter().rev() {
+            s.strides.push((*a, stride));
+            stride *= g.len(*a) as i64;
+        }
+        s
     }
 
     /// Partial sums over `axes`, one for each group of channels behind the batch axes.
@@ -122,17 +161,17 @@ impl Lowering<'_> {
 }
 
 /// The operands of a scan at one step, as kernel values.
-struct Inputs {
-    dt: KValue,
+pub(super) struct Inputs {
+    pub dt: KValue,
     b: KValue,
-    c: KValue,
+    pub c: KValue,
     u: KValue,
     /// exp(dt·a)
-    decay: KValue,
+    pub decay: KValue,
 }
 
 impl Inputs {
-    fn new(s: &mut Stream, args: &[ValueId], map: &Map) -> Self {
+    pub fn new(s: &mut Stream, args: &[ValueId], map: &Map) -> Self {
         let [dt, a, b, c, u] = [0, 1, 2, 3, 4].map(|i| s.value(args[i], map, None));
         let x = s.binary(Binary::Mul, dt, a);
         let decay = s.unary(Unary::Exp, x);
@@ -143,7 +182,7 @@ impl Inputs {
         let x = s.binary(Binary::Mul, self.dt, self.u);
         s.binary(Binary::Mul, x, self.b)
     }
-    fn states(&self, s: &mut Stream, t: KAxis, init: KValue) -> KValue {
+    pub fn states(&self, s: &mut Stream, t: KAxis, init: KValue) -> KValue {
         let x = self.input(s);
         s.push(KOp::Scan { axis: t, reverse: false }, &[self.decay, x, init], DType::F32)
     }
@@ -152,10 +191,10 @@ impl Inputs {
 /// How a gradient cuts the channels: `groups` units, each of `rounds` tiles of `tile` channels. A tile is a few vectors:
 /// sums over its channels are mostly of vectors, and its decays and states stay in the second cache.
 #[derive(Clone, Copy)]
-struct Cut {
-    groups: usize,
+pub(super) struct Cut {
+    pub groups: usize,
     rounds: usize,
-    tile: usize,
+    pub tile: usize,
 }
 
 impl Cut {
@@ -172,32 +211,65 @@ impl Cut {
     }
 }
 
-struct ScanGrad {
-    v: ValueId,
-    time: AxisId,
-    state: AxisId,
-    channel: AxisId,
-    rows: Vec<AxisId>,
-    cut: Cut,
+pub(super) struct ScanGrad {
+    pub v: ValueId,
+    pub time: AxisId,
+    pub state: AxisId,
+    pub channel: AxisId,
+    pub rows: Vec<AxisId>,
+    pub cut: Cut,
+    /// Parts of time that are walked at once.
+    pub sections: usize,
     /// exp(dt·a), unless it is computed again, and its product with the state before each step, by time, state and channel
     /// of the tile.
     decays: Option<BufferId>,
-    carried: BufferId,
-    dt_at: Storage,
-    u_at: Storage,
-    a_part: Storage,
-    b_part: Storage,
-    c_part: Storage,
+    pub carried: BufferId,
+    pub dt_at: Storage,
+    pub u_at: Storage,
+    pub a_part: Storage,
+    pub b_part: Storage,
+    pub c_part: Storage,
 }
 
 /// A kernel of one round: its units are the batch axes and the channel group.
-struct Round<'a> {
-    s: Stream<'a>,
-    map: Map,
-    group: KAxis,
-    tile: KAxis,
-    time: KAxis,
-    state: KAxis,
+pub(super) struct Round<'a> {
+    pub s: Stream<'a>,
+    pub map: Map,
+    /// The same where partial sums lie, by groups of channels and sections of time.
+    pub parts: Map,
+    pub tile: KAxis,
+    pub time: KAxis,
+    pub state: KAxis,
+}
+
+/// What a walk back over time gives.
+pub(super) struct Back {
+    pub scan: KValue,
+    /// The gradient of the state of each step, and its product with what that kept of the state before.
+    slope: KValue,
+    d_exp: KValue,
+    d_dt: KValue,
+    d_u: KValue,
+}
+
+impl Back {
+    /// With G_t the gradient of S_t: G_t = decay_{t+1} G_{t+1} + dy_t c_t; `init` is decay · G of the step after the last.
+    pub fn new(r: &mut Round, x: [KValue; 6], [decay, carried, init]: [KValue; 3]) -> Self {
+        let [dt, a, b, c, u, dy] = x;
+        let s = &mut r.s;
+        let from_y = s.binary(Binary::Mul, dy, c);
+        let decayed = s.binary(Binary::Mul, decay, from_y);
+        let scan = s.push(KOp::Scan { axis: r.time, reverse: true }, &[decay, decayed, init], DType::F32);
+        let later = s.push(KOp::Prev(r.time), &[scan], DType::F32);
+        let slope = s.binary(Binary::Add, later, from_y);
+        let d_exp = s.binary(Binary::Mul, slope, carried);
+        // Over states: the gradients of dt and u.
+        let through_a = s.push(KOp::Dot(r.state), &[d_exp, a], DType::F32);
+        let through_b = s.push(KOp::Dot(r.state), &[slope, b], DType::F32);
+        let d_dt = s.push(KOp::Fma, &[through_b, u, through_a], DType::F32);
+        let d_u = s.binary(Binary::Mul, through_b, dt);
+        Back { scan, slope, d_exp, d_dt, d_u }
+    }
 }
 
 impl ScanGrad {
@@ -218,21 +290,12 @@ impl ScanGrad {
         Ok(())
     }
 
-    /// For a GPU: a kernel along time and one back, with what the states keep in memory between them.
-    fn two_launches(&self, lw: &mut Lowering) {
-        let name = self.name(lw.cx.g);
-        let states = self.states(lw, false);
-        lw.launch(format!("{name}_states"), Kind::Scan, states);
-        let slopes = self.slopes(lw, false);
-        lw.launch(name, Kind::Scan, slopes);
-    }
-
-    fn name(&self, g: &Graph) -> String {
+    pub fn name(&self, g: &Graph) -> String {
         format!("selective_scan_grad_{}x{}x{}", g.len(self.time), g.len(self.channel), g.len(self.state))
     }
 
     /// exp(dt·a) of a step, from memory or computed.
-    fn decay(&self, r: &mut Round, args: &[ValueId]) -> KValue {
+    pub fn decay(&self, r: &mut Round, args: &[ValueId]) -> KValue {
         match self.decays {
             Some(from) => {
                 let (from, at) = self.scratch_at(r, from);
@@ -257,11 +320,12 @@ impl ScanGrad {
         map.set(self.state, Index::axis(state));
         let width = (self.cut.rounds * self.cut.tile) as i64;
         map.set(self.channel, Index { terms: vec![(group, width), (tile, 1)], ..Index::default() });
-        Round { s, map, group, tile, time, state }
+        let parts = map.with(GROUP, Index::axis(group));
+        Round { s, map, parts, tile, time, state }
     }
 
     /// A tile in scratch, by time, state and channel, as the kernel addresses it: unit by unit.
-    fn scratch_at(&self, r: &mut Round, buffer: BufferId) -> (Storage, Map) {
+    pub fn scratch_at(&self, r: &mut Round, buffer: BufferId) -> (Storage, Map) {
         let (n, w) = (r.s.k.axis(r.state).len as i64, self.cut.tile as i64);
         let mut at = Index { terms: vec![(r.time, n * w), (r.state, w), (r.tile, 1)], ..Index::default() };
         let mut stride = r.s.k.axis(r.time).len as i64 * n * w;
@@ -289,61 +353,59 @@ impl ScanGrad {
     /// The states, forwards: what each keeps of the one before it, and, over the channels of the tile, the gradient of c.
     fn states(&self, lw: &Lowering, add: bool) -> Lowered {
         let mut r = self.open(lw);
+        let zero = r.s.float(0.0);
+        self.walk(lw, &mut r, zero, add);
+        r.s.finish()
+    }
+
+    /// The same from this state, in a kernel that is open.
+    pub fn walk(&self, lw: &Lowering, r: &mut Round, init: KValue, add: bool) {
         let args = &lw.cx.g.node(self.v).args;
-        let decay = self.decay(&mut r, args);
-        let (to, there) = self.scratch_at(&mut r, self.carried);
+        let decay = self.decay(r, args);
+        let (to, there) = self.scratch_at(r, self.carried);
         let map = r.map.clone();
         let s = &mut r.s;
         let [dt, b, u, dy] = [0, 2, 4, 5].map(|i| s.value(args[i], &map, None));
         let driven = s.binary(Binary::Mul, dt, u);
         let input = s.binary(Binary::Mul, driven, b);
-        let zero = s.float(0.0);
-        let h = s.push(KOp::Scan { axis: r.time, reverse: false }, &[decay, input, zero], DType::F32);
+        let h = s.push(KOp::Scan { axis: r.time, reverse: false }, &[decay, input, init], DType::F32);
         let before = s.push(KOp::Prev(r.time), &[h], DType::F32);
         let carried = s.binary(Binary::Mul, before, decay);
         s.store(&to, &there, carried);
         let d_c = s.push(KOp::Dot(r.tile), &[h, dy], DType::F32);
-        let part = map.with(GROUP, Index::axis(r.group));
-        self.add_to(s, &self.c_part, &part, d_c, add);
+        self.add_to(s, &self.c_part, &r.parts, d_c, add);
+    }
+
+    fn slopes(&self, lw: &Lowering, add: bool) -> Lowered {
+        let mut r = self.open(lw);
+        let zero = r.s.float(0.0);
+        self.walk_back(lw, &mut r, zero, add, false);
         r.s.finish()
     }
 
-    /// With G_t the gradient of S_t: G_t = decay_{t+1} G_{t+1} + dy_t c_t.
-    fn slopes(&self, lw: &Lowering, add: bool) -> Lowered {
+    /// Time backwards, with the gradients that it gives; `more` says that the gradient of a adds to what is there.
+    pub fn walk_back(&self, lw: &Lowering, r: &mut Round, init: KValue, add: bool, more: bool) -> Back {
         let args = &lw.cx.g.node(self.v).args;
-        let mut r = self.open(lw);
-        let decay = self.decay(&mut r, args);
-        let (kept, there) = self.scratch_at(&mut r, self.carried);
+        let decay = self.decay(r, args);
+        let (kept, there) = self.scratch_at(r, self.carried);
         let map = r.map.clone();
-        let s = &mut r.s;
-        let carried = s.load(&kept, &there, None);
-        let [dt, a, b, c, u, dy] = [0, 1, 2, 3, 4, 5].map(|i| s.value(args[i], &map, None));
-        let from_y = s.binary(Binary::Mul, dy, c);
-        let decayed = s.binary(Binary::Mul, decay, from_y);
-        let zero = s.float(0.0);
-        let back = s.push(KOp::Scan { axis: r.time, reverse: true }, &[decay, decayed, zero], DType::F32);
-        let later = s.push(KOp::Prev(r.time), &[back], DType::F32);
-        let slope = s.binary(Binary::Add, later, from_y);
-        let d_exp = s.binary(Binary::Mul, slope, carried);
-        // Over states: the gradients of dt and u.
-        let through_a = s.push(KOp::Dot(r.state), &[d_exp, a], DType::F32);
-        let through_b = s.push(KOp::Dot(r.state), &[slope, b], DType::F32);
-        let d_dt = s.push(KOp::Fma, &[through_b, u, through_a], DType::F32);
-        let d_u = s.binary(Binary::Mul, through_b, dt);
-        s.store(&self.dt_at, &map, d_dt);
-        s.store(&self.u_at, &map, d_u);
+        let carried = r.s.load(&kept, &there, None);
+        let x = [0, 1, 2, 3, 4, 5].map(|i| r.s.value(args[i], &map, None));
+        let back = Back::new(r, x, [decay, carried, init]);
+        let (s, [dt, _, _, _, u, _]) = (&mut r.s, x);
+        s.store(&self.dt_at, &map, back.d_dt);
+        s.store(&self.u_at, &map, back.d_u);
         // Over time: the gradient of a.
-        let d_a = s.push(KOp::Dot(r.time), &[d_exp, dt], DType::F32);
-        s.store(&self.a_part, &map, d_a);
+        let d_a = s.push(KOp::Dot(r.time), &[back.d_exp, dt], DType::F32);
+        self.add_to(s, &self.a_part, &r.parts, d_a, more);
         // Over the channels of the tile: the gradient of b.
         let driven = s.binary(Binary::Mul, dt, u);
-        let d_b = s.push(KOp::Dot(r.tile), &[slope, driven], DType::F32);
-        let part = map.with(GROUP, Index::axis(r.group));
-        self.add_to(s, &self.b_part, &part, d_b, add);
-        r.s.finish()
+        let d_b = s.push(KOp::Dot(r.tile), &[back.slope, driven], DType::F32);
+        self.add_to(s, &self.b_part, &r.parts, d_b, add);
+        back
     }
 
-    /// A sum over the tile's channels, on top of the rounds before.
+    /// A sum, on top of what was added before.
     fn add_to(&self, s: &mut Stream, to: &Storage, map: &Map, x: KValue, add: bool) {
         if add { s.accumulate(to, map, x, None) } else { s.store(to, map, x) }
     }
@@ -396,6 +458,11 @@ impl ScanGrad {
                 let group = s.k.add_axis("group", self.cut.groups);
                 map.set(GROUP, Index::axis(group));
                 over.push(group);
+            }
+            if i == 1 && self.sections > 1 {
+                let section = s.k.add_axis("section", self.sections);
+                map.set(SECTION, Index::axis(section));
+                over.push(section);
             }
             let x = s.load(part, &map, None);
             let sum = over.iter().rev().fold(x, |x, a| s.push(KOp::Reduce(Fold::Sum, *a), &[x], DType::F32));

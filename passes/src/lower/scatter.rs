@@ -1,16 +1,25 @@
 //! Rows added to, or written over, a table at indices that are data.
+//!
+//! Rows of a table are summed in the order in which they come. On the CPU that is the order of the loop, and units are the
+//! axes within a row. A GPU has too few of these: there the table's rows go to groups in turn, so that frequent ones meet
+//! in none, and each group looks at all indices and adds what belongs to it, in the same order.
 use super::index::Index;
 use super::stream::Stream;
 use super::{Lowering, Storage};
+use crate::pipeline::Target;
 use lolm_ir::axis::AxisSet;
-use lolm_ir::kernel::KValue;
+use lolm_ir::kernel::{KOp, KValue};
 use lolm_ir::op::{Binary, Op};
 use lolm_ir::plan::Kind;
 use lolm_ir::{DType, ValueId};
 
+/// Groups of rows of a table on a GPU, and the fewest rows to be added for which it has them.
+const GROUPS: usize = 64;
+const MANY: usize = 128;
+
 impl Lowering<'_> {
     /// Σ of rows into a table: the table starts as the base or zero, then rows are added in order. The axes that remain
-    /// of a row are the units, so threads never meet.
+    /// of a row, and the groups, are the units, so threads never meet.
     pub(super) fn scatter_add(&mut self, v: ValueId) -> Result<(), String> {
         let n = self.cx.g.node(v);
         let Op::ScatterAdd { axis, .. } = n.op else { return Err("bug: not a scatter".into()) };
@@ -25,8 +34,11 @@ impl Lowering<'_> {
         let all = self.cx.g.axes_of(index).union(self.cx.g.axes_of(x));
         let (i, inside) = row_index(&mut s, index, all, self.cx.g.len(axis));
         let m = s.identity(all);
-        let row = s.value(x, &m, None);
-        s.accumulate(&out, &m.with(axis, Index::value(i)), row, Some(inside));
+        let added = self.cx.g.elements(self.cx.g.axes_of(index));
+        let groups = if self.target == Target::Gpu && added >= MANY { GROUPS.min(self.cx.g.len(axis)) } else { 1 };
+        let (at, guard) = if groups > 1 { row_of_group(&mut s, i, inside, groups) } else { (Index::value(i), inside) };
+        let row = s.value(x, &m, (groups > 1).then_some(guard));
+        s.accumulate(&out, &m.with(axis, at), row, Some(guard));
         let lowered = s.finish();
         self.launch(format!("scatter_add_{}", self.cx.g.elements(all)), Kind::Scatter, lowered);
         Ok(())
@@ -59,6 +71,17 @@ impl Lowering<'_> {
         self.launch(format!("update_{}", self.cx.g.elements(rows)), Kind::Scatter, lowered);
         Ok(())
     }
+}
+
+/// The row with this index as one of a group's rows, and whether it is one.
+fn row_of_group(s: &mut Stream, i: KValue, inside: KValue, groups: usize) -> (Index, KValue) {
+    let group = s.k.add_axis("group", groups);
+    let mine = s.push(KOp::Index(group), &[], DType::I32);
+    let n = s.int(groups as i64);
+    let (number, rest) = (s.binary(Binary::Div, i, n), s.binary(Binary::Rem, i, n));
+    let own = s.binary(Binary::Eq, rest, mine);
+    let at = Index { terms: vec![(group, 1)], dynamic: vec![(number, groups as i64)], base: 0 };
+    (at, s.binary(Binary::And, inside, own))
 }
 
 /// The index as a value, and whether it lies inside its axis.

@@ -50,6 +50,9 @@ impl<'a> Stream<'a> {
     fn g(&self) -> &'a Graph {
         self.cx.g
     }
+    pub fn graph(&self) -> &'a Graph {
+        self.cx.g
+    }
     fn group(&self) -> Option<&'a Group> {
         self.group.map(|id| &self.cx.clusters.groups[id.0 as usize])
     }
