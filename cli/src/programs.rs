@@ -3,6 +3,7 @@ use crate::spec::Overrides;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use lolm_ir::Graph;
+use lolm_ir::artifact::lanes_program;
 use lolm_ir::threads::in_order;
 use lolm_models::spec::Override;
 use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
@@ -18,8 +19,10 @@ pub enum Kind {
     Eval,
     /// Many tokens of a prompt at once, going on from the states
     Prefill,
-    /// One token, going on from the states
+    /// One token, going on from the states; with --slots also of several sequences side by side
     Decode,
+    /// Logits of all of many tokens, going on from the states
+    Score,
     /// Logits and what is inside of the model, for a whole sequence
     Forward,
     /// The gradient of every parameter
@@ -31,6 +34,9 @@ pub const USUAL: [Kind; 4] = [Kind::Train, Kind::Eval, Kind::Prefill, Kind::Deco
 
 /// What evaluates and generates, but does not train.
 pub const READING: [Kind; 3] = [Kind::Eval, Kind::Prefill, Kind::Decode];
+
+/// What serves.
+pub const SERVING: [Kind; 3] = [Kind::Prefill, Kind::Decode, Kind::Score];
 
 /// What weights are stored as.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug, Default)]
@@ -71,6 +77,9 @@ impl From<WeightsDtype> for Weights {
 /// Lengths in which prompts are taken in, where the memory's chunks allow them.
 const PREFILL: [usize; 4] = [256, 64, 16, 4];
 
+/// Lengths in which the logits of all tokens are given, where the memory's chunks allow them.
+const SCORE: [usize; 2] = [64, 8];
+
 /// Which programs, and their shapes; what is left out comes from the spec.
 #[derive(Args, Clone, PartialEq, Debug, Default)]
 pub struct ProgramArgs {
@@ -92,7 +101,7 @@ pub struct ProgramArgs {
     /// Lengths in which prompts are taken in, separated by commas [default: of 256, 64, 16, 4 those that fit the memory]
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',')]
     pub prefill: Option<Vec<usize>>,
-    /// Sequences that are generated at the same time [default: 1]
+    /// Sequences that a server may decode side by side; adds decode_1, decode_2, decode_4 and so on, and scores
     #[arg(long, value_name = "N")]
     pub slots: Option<usize>,
 }
@@ -107,7 +116,12 @@ impl ProgramArgs {
 
     /// The graphs of these programs, or of the `default` ones if none is asked for.
     pub fn sources(&self, spec: &Spec, default: &[Kind]) -> Result<Vec<Source>> {
-        let kinds = if self.programs.is_empty() { default } else { &self.programs };
+        if self.slots == Some(0) {
+            bail!("--slots 0: a server decodes at least one sequence");
+        }
+        let score = [Kind::Score];
+        let serves: &[Kind] = if self.slots.is_some() && !default.contains(&Kind::Score) { &score } else { &[] };
+        let kinds = if self.programs.is_empty() { [default, serves].concat() } else { self.programs.clone() };
         let all: Vec<_> = kinds.iter().flat_map(|kind| self.of_kind(spec, *kind)).collect();
         for (i, (name, _, _)) in all.iter().enumerate() {
             if all[..i].iter().any(|other| other.0 == *name) {
@@ -125,7 +139,6 @@ impl ProgramArgs {
     fn of_kind(&self, spec: &Spec, kind: Kind) -> Vec<(String, Program, Goal)> {
         let t = &spec.training;
         let (batch, seq) = (self.batch.unwrap_or(t.batch), self.seq.unwrap_or(t.seq));
-        let slots = self.slots.unwrap_or(1);
         let whole = |name: &str| format!("{name}_{batch}x{seq}");
         let train = |noise| Program::Train { batch, seq, noise };
         match kind {
@@ -139,18 +152,33 @@ impl ProgramArgs {
                 vec![(format!("eval_{batch}x{seq}"), Program::Eval { batch, seq }, Goal::Forward)]
             }
             Kind::Prefill => {
-                let sizes = self.prefill.clone().unwrap_or_else(|| usual_prefill(spec));
-                let one = |tokens| (format!("prefill_{tokens}"), Program::Step { slots, tokens }, Goal::Forward);
+                let sizes = self.prefill.clone().unwrap_or_else(|| possible(spec, &PREFILL));
+                let one = |tokens| (format!("prefill_{tokens}"), Program::Step { slots: 1, tokens }, Goal::Forward);
                 sizes.into_iter().map(one).collect()
             }
-            Kind::Decode => vec![("decode".into(), Program::Step { slots, tokens: 1 }, Goal::Forward)],
+            Kind::Decode => {
+                let step = |name, slots| (name, Program::Step { slots, tokens: 1 }, Goal::Forward);
+                let wide = lane_counts(self.slots.unwrap_or(0)).into_iter().map(|n| step(lanes_program(n), n));
+                [step("decode".into(), 1)].into_iter().chain(wide).collect()
+            }
+            Kind::Score => {
+                let one = |tokens| (format!("score_{tokens}"), Program::Score { tokens }, Goal::Forward);
+                possible(spec, &SCORE).into_iter().map(one).collect()
+            }
         }
     }
 }
 
-fn usual_prefill(spec: &Spec) -> Vec<usize> {
+/// Those of these lengths that the model can take in.
+fn possible(spec: &Spec, lengths: &[usize]) -> Vec<usize> {
     let possible = prefill_sizes(spec);
-    PREFILL.into_iter().filter(|n| possible.contains(n)).collect()
+    lengths.iter().copied().filter(|n| possible.contains(n)).collect()
+}
+
+/// In how many lanes sequences are decoded when up to `slots` of them run: powers of two, and all of them.
+pub fn lane_counts(slots: usize) -> Vec<usize> {
+    let powers = std::iter::successors(Some(1usize), |n| n.checked_mul(2)).take_while(|n| *n < slots);
+    powers.chain((slots > 0).then_some(slots)).collect()
 }
 
 /// The optimizer as the spec says it.
@@ -183,6 +211,12 @@ mod tests {
         assert_eq!(names(&args), ["train_2x256", "eval_2x64", "prefill_32", "decode"]);
         let args = ProgramArgs { programs: vec![Kind::Decode], ..Default::default() };
         assert_eq!(names(&args), ["decode"]);
+        let args = ProgramArgs { programs: SERVING.to_vec(), prefill: Some(vec![4]), slots: Some(6), ..args };
+        let lanes = ["decode_1", "decode_2", "decode_4", "decode_6"];
+        assert_eq!(names(&args), [&["prefill_4", "decode"], &lanes[..], &["score_64", "score_8"]].concat());
+        let args = ProgramArgs { slots: Some(1), prefill: Some(vec![4]), ..Default::default() };
+        let usual = ["train_8x256", "eval_8x256", "prefill_4", "decode", "decode_1", "score_64", "score_8"];
+        assert_eq!(names(&args), usual);
     }
 
     #[test]
@@ -191,6 +225,7 @@ mod tests {
         let wrong = [
             ProgramArgs { seq: Some(4096), ..Default::default() },
             ProgramArgs { batch: Some(0), ..Default::default() },
+            ProgramArgs { slots: Some(0), ..Default::default() },
             ProgramArgs { prefill: Some(vec![63]), ..Default::default() },
             ProgramArgs { prefill: Some(vec![4, 4]), ..Default::default() },
         ];

@@ -5,7 +5,7 @@
 //! values of a random graph are finite.
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::DType;
-use crate::graph::{Builder, Dim, Graph, GraphError, Init, LeafKind, ScopeId, Type, ValueId};
+use crate::graph::{Builder, Dim, Graph, GraphError, Init, LeafKind, RowKind, ScopeId, Type, ValueId};
 use crate::interp::Feeds;
 use crate::op::{Op, Unary};
 use crate::philox;
@@ -139,7 +139,7 @@ impl<'a> Generator<'a> {
         let name = format!("leaf{}", self.b.graph().leaves.len());
         let kind = match self.pick(4) {
             0 if dtype == DType::F32 => LeafKind::Param(Init::Normal(0.02)),
-            1 => LeafKind::State { init: None },
+            1 => LeafKind::State { init: None, rows: RowKind::None },
             _ => LeafKind::Input,
         };
         let dims = self.dims(axes);

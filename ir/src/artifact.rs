@@ -7,12 +7,12 @@
 pub mod container;
 
 use crate::dtype::DType;
-use crate::graph::{Init, Table};
+use crate::graph::{Init, RowKind, Table};
 use crate::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 pub const MAGIC: [u8; 8] = *b"LOLMART\n";
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 pub const PAGE: usize = 4096;
 pub const MANIFEST: &str = "manifest";
 pub const CODE: &str = "code.x86-64-v3";
@@ -31,6 +31,20 @@ pub fn entry(index: usize, name: &str) -> String {
     let word: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let letter = if word.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "k" };
     format!("{letter}{word}_{index}")
+}
+
+/// What the name of a program starts with that decodes in lanes; behind it stands how many, as in `decode_8`.
+const LANES: &str = "decode_";
+
+/// The name of the program that decodes a token of each of so many sequences.
+pub fn lanes_program(lanes: usize) -> String {
+    format!("{LANES}{lanes}")
+}
+
+/// How many sequences a program decodes side by side, whose states are the first rows of pools; nothing if the program's
+/// states are its own.
+pub fn lanes(program: &str) -> Option<usize> {
+    program.strip_prefix(LANES)?.parse().ok().filter(|n| *n > 0)
 }
 
 /// Everything but code: what the runtime must know to run the programs.
@@ -86,7 +100,9 @@ pub struct ParamRecord {
 pub struct StateRecord {
     pub name: String,
     pub dtype: DType,
+    /// If it has rows, the first dimension is that of the programs that work on one sequence.
     pub shape: Vec<usize>,
+    pub rows: RowKind,
     /// The parameter it starts as a copy of (repeated over leading dimensions), or zero.
     pub init: Option<String>,
 }
@@ -107,6 +123,7 @@ mod tests {
         assert_eq!(entry(3, "rms_norm.bwd/w"), "rms_norm_bwd_w_3");
         assert_eq!(entry(0, "2x"), "k2x_0");
         assert_eq!(entry(7, ""), "k_7");
+        assert_eq!((lanes(&lanes_program(8)), lanes("decode"), lanes("decode_x")), (Some(8), None, None));
         assert_eq!((architecture("cuda:sm_80"), architecture("x86-64-v3")), (Some("sm_80"), None));
     }
 }

@@ -16,7 +16,7 @@ mod leaf;
 mod sweep;
 pub use build::Builder;
 pub use infer::{Fault, infer, infer_types};
-pub use leaf::{Dim, Init, Leaf, LeafId, LeafKind, RopeScaling, Table};
+pub use leaf::{Dim, Init, Leaf, LeafId, LeafKind, RopeScaling, RowKind, Table};
 
 /// One operation of a graph, and by extension its first result.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -6,7 +6,7 @@
 //! func @attention
 //! axis b=4 t=512 s=512 d=64
 //! param @wq.weight: f32[d, 1] init normal 0.02          ; `1` is a dimension of no axes
-//! state @kv: f32[b, s, d] init @kv0                     ; also: input, table … rope_cos 10000.0
+//! state @kv: f32[b, s, d] rows kept init @kv0           ; also: input, table … rope_cos 10000.0
 //!
 //! scope "decoder.layers.0"                              ; a new scope; `scope 1 "decoder.layers.0"` goes back to it
 //! %0: f32[d] = leaf @wq.weight

@@ -123,8 +123,12 @@ fn leaves(g: &Graph) -> Result {
                     leaf.dims.len()
                 )));
             }
-            LeafKind::State { init: Some(from) } => start(g, leaf, from).map_err(fault)?,
-            LeafKind::Param(_) | LeafKind::Input | LeafKind::State { init: None } | LeafKind::Table(_) => {}
+            LeafKind::State { rows, .. } if leaf.dims.len() < rows.dims() => {
+                let (has, rows, least) = (leaf.dims.len(), rows.name(), rows.dims());
+                return Err(fault(format!("a state with rows ({rows}) has {least} dims or more, not {has}")));
+            }
+            LeafKind::State { init: Some(from), .. } => start(g, leaf, from).map_err(fault)?,
+            LeafKind::Param(_) | LeafKind::Input | LeafKind::State { init: None, .. } | LeafKind::Table(_) => {}
         }
     }
     Ok(())

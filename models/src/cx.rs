@@ -1,7 +1,7 @@
 //! What the parts of a model share while one program is built: the builder, the family's spec, the common axes, and how
 //! time passes: a whole sequence at once, or a few tokens that go on from states.
 use crate::blocks::{concat, slice_or_rename};
-use lolm_ir::graph::{Dim, Init};
+use lolm_ir::graph::{Dim, Init, LeafKind, RowKind};
 use lolm_ir::{AxisId, Builder, DType, Op, ValueId};
 use std::ops::{Deref, DerefMut};
 
@@ -129,6 +129,11 @@ impl<'a, S> Cx<'a, S> {
 
     // ---- time
 
+    /// A state of each sequence, over b and then what is said of its rows.
+    pub fn row_state(&mut self, name: &str, rows: RowKind, dims: &[Dim]) -> ValueId {
+        self.leaf(name, LeafKind::State { init: None, rows }, DType::F32, dims)
+    }
+
     /// The last token of a value with time.
     pub fn last(&mut self, x: ValueId) -> ValueId {
         let (t, n) = (self.ax.t, self.tokens());
@@ -152,7 +157,7 @@ impl<'a, S> Cx<'a, S> {
         if self.pos.is_none() {
             return self.op(op, &[decay, drive]);
         }
-        let before = self.state(state, DType::F32, dims);
+        let before = self.row_state(state, RowKind::Whole, dims);
         let s = self.op(op, &[decay, drive, before]);
         let after = self.last(s);
         self.write(before, after);
@@ -169,7 +174,7 @@ impl<'a, S> Cx<'a, S> {
         let tokens = self.tokens();
         let past = self.axis(&format!("{axis}.past"), taps - 1);
         let all = self.axis(&format!("{axis}.all"), taps - 1 + tokens);
-        let before = self.state(state, DType::F32, &[vec![b], vec![past], channels.to_vec()]);
+        let before = self.row_state(state, RowKind::Whole, &[vec![b], vec![past], channels.to_vec()]);
         let line = concat(self, all, &[(before, past), (x, t)]); // [b, all, channels]
         let after = self.slice(line, all, tokens, past); // [b, past, channels]
         self.write(before, after);

@@ -39,7 +39,7 @@ pub fn program<S: LanguageModel>(cx: &mut Cx<S>, program: &Program) {
             cx.output("loss.total", total, &[]);
             cx.output("loss.tok", total, &[]);
         }
-        Program::Forward { .. } => {
+        Program::Forward { .. } | Program::Score { .. } => {
             let logits = head(cx, o); // [b, t, v]
             cx.output("logits", logits, &[vec![b], vec![t], vec![v]]);
         }

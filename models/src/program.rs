@@ -7,7 +7,8 @@ use lolm_ir::graph::LeafKind;
 use lolm_ir::{Graph, GraphError};
 
 /// A program and its shape. Inputs are declared where they are used: `tokens` and `targets` `i32[b,t]` (-1 is ignored),
-/// `pos` `i32[b]`, and for a LOLM `tau` `f32[]`, `seed` and `step` `i32[]`, `gate.force` `f32[]` (negative: as learned).
+/// `pos` `i32[b]`, and for a LOLM `tau` `f32[]`, `seed` and `step` `i32[]`, `gate.force` `f32[]`, or `f32[b]` where tokens go
+/// on from states (negative: as learned).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Program {
     /// Forward with losses: `loss.total`, `loss.tok` and every other `loss.<part>`, and `gate.mean`.
@@ -17,9 +18,12 @@ pub enum Program {
     /// `loss` of each token, and where present `gate.mean` by feature, `gate.histogram`, `regime.usage`,
     /// `memory.entropy`.
     Eval { batch: usize, seq: usize },
-    /// Tokens that go on from states: `logits` of the last one, and where present `gate`, and `regime`, the code of each
-    /// token. The tokens lie within one memory chunk: their number divides it and `pos`.
+    /// Tokens that go on from states: `logits` of the last one, and of each, where present, `gate`, `regime`, which is its
+    /// code, `memory.entry` and `memory.weight`, which are the entry of the memory that it attends to most, and how much.
+    /// The tokens lie within one memory chunk: their number divides it and `pos`.
     Step { slots: usize, tokens: usize },
+    /// As a step of one slot, with the `logits` of all tokens.
+    Score { tokens: usize },
 }
 
 /// Why there is no such program.
@@ -49,7 +53,7 @@ pub fn build(spec: &Spec, program: &Program) -> Result<Graph, BuildError> {
 
 fn plain<S: LanguageModel>(spec: &Spec, family: &S, program: &Program) -> Result<Graph, BuildError> {
     let len = program.lengths(spec, family.hidden_size(), kept_keys(family.window(), spec.max_seq_len));
-    let mut cx = Cx::new(program.name(), family, len, matches!(program, Program::Step { .. }));
+    let mut cx = Cx::new(program.name(), family, len, program.goes_on());
     crate::language_model::program(&mut cx, program);
     Ok(cx.into_builder().finish()?)
 }
@@ -106,6 +110,15 @@ impl Program {
             Program::Forward { .. } => "forward",
             Program::Eval { .. } => "eval",
             Program::Step { .. } => "step",
+            Program::Score { .. } => "score",
+        }
+    }
+
+    /// Its tokens go on from states.
+    pub fn goes_on(&self) -> bool {
+        match self {
+            Program::Step { .. } | Program::Score { .. } => true,
+            Program::Train { .. } | Program::Forward { .. } | Program::Eval { .. } => false,
         }
     }
 
@@ -116,6 +129,7 @@ impl Program {
                 (batch, seq)
             }
             Program::Step { slots, tokens } => (slots, tokens),
+            Program::Score { tokens } => (1, tokens),
         }
     }
 
@@ -135,10 +149,10 @@ impl Program {
             return shape("the number of tokens", tokens, format!("1 to max_seq_len = {}", spec.max_seq_len));
         }
         match self {
-            Program::Step { .. } if !prefill_sizes(spec).contains(&tokens) => {
+            Program::Step { .. } | Program::Score { .. } if !prefill_sizes(spec).contains(&tokens) => {
                 shape("the number of tokens", tokens, format!("one of {:?}", prefill_sizes(spec)))
             }
-            Program::Step { .. } => Ok(()),
+            Program::Step { .. } | Program::Score { .. } => Ok(()),
             Program::Train { .. } | Program::Forward { .. } | Program::Eval { .. } => match spec.memory() {
                 Some(m) if tokens < m.n_chunks => {
                     shape("the number of tokens", tokens, format!("at least memory.n_chunks = {}", m.n_chunks))

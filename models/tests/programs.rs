@@ -166,13 +166,14 @@ fn inputs_are_declared_where_they_are_used() {
             (Program::Forward { batch: 1, seq: 8, forced_gate: true }, true),
             (Program::Eval { batch: 1, seq: 8 }, true),
             (Program::Step { slots: 2, tokens: 1 }, true),
+            (Program::Score { tokens: 4 }, true),
         ] {
             let g = build(spec, &program).unwrap();
             let has = |name: &str| g.find_leaf(name).is_some_and(|l| g.leaf(l).kind == LeafKind::Input);
             assert_eq!(has("gate.force"), forced && spec.gate().is_some(), "{} {program:?}", case.name);
             assert_eq!(has("tau"), spec.regime().is_some());
             assert!(has("tokens") && !has("seed") && !has("step"));
-            assert_eq!(has("pos"), matches!(program, Program::Step { .. }));
+            assert_eq!(has("pos"), program.goes_on());
             assert_eq!(has("targets"), matches!(program, Program::Eval { .. }));
         }
     }

@@ -34,6 +34,7 @@ fn whole(case: &Case, spec: &Spec, row: usize, force: f64) -> BTreeMap<String, V
 struct Server<'a> {
     case: &'a Case,
     programs: BTreeMap<usize, Graph>,
+    scores: BTreeMap<usize, Graph>,
     states: Feeds,
     force: f64,
 }
@@ -42,12 +43,14 @@ impl<'a> Server<'a> {
     fn new(case: &'a Case, spec: &Spec, force: f64) -> Self {
         let program = |tokens| (tokens, build(spec, &Program::Step { slots: 1, tokens }).unwrap());
         let programs: BTreeMap<usize, Graph> = prefill_sizes(spec).into_iter().map(program).collect();
+        let score = |tokens| (tokens, build(spec, &Program::Score { tokens }).unwrap());
+        let scores = prefill_sizes(spec).into_iter().map(score).collect();
         let states = fresh_states(&programs[&1], &case.weights);
         for g in programs.values() {
             let same = fresh_states(g, &case.weights);
             assert_eq!(states, same, "programs share their states");
         }
-        Server { case, programs, states, force }
+        Server { case, programs, scores, states, force }
     }
 
     /// The outputs of the next tokens.
@@ -59,6 +62,10 @@ impl<'a> Server<'a> {
         feeds.insert("gate.force".into(), vec![self.force]);
         let results = go(&self.programs[&tokens.len()], &feeds);
         assert_eq!(results.writes.len(), self.states.len(), "every state is written");
+        let score = go(&self.scores[&tokens.len()], &feeds);
+        assert_eq!(score.writes, results.writes, "scoring goes on as a step does");
+        let vocab = results.outputs["logits"].len();
+        assert_eq!(score.outputs["logits"][(tokens.len() - 1) * vocab..], results.outputs["logits"]);
         self.states.extend(results.writes);
         results.outputs
     }
@@ -81,6 +88,13 @@ fn served_equals_whole(case: &Case, spec: &Spec, limit: usize, force: f64) {
             let rows = want["gate"][pos - n..pos].concat();
             assert!(distance(gate, &rows) < TOLERANCE, "{}: gate up to {pos}", case.name);
         }
+        if let (Some(entries), Some(weights)) = (out.get("memory.entry"), out.get("memory.weight")) {
+            for (i, attn) in want["mem_attn"][pos - n..pos].iter().enumerate() {
+                let error = (attn[entries[i] as usize] - weights[i]).abs();
+                assert!(error < TOLERANCE && attn.iter().all(|a| *a <= weights[i] + TOLERANCE), "{}: {pos}", case.name);
+            }
+        }
+        assert_eq!(out.contains_key("memory.entry"), spec.memory().is_some());
         if let Some(codes) = out.get("regime") {
             for (code, probs) in codes.iter().zip(&want["regime_probs"][pos - n..pos]) {
                 assert!(probs.iter().all(|p| *p <= probs[*code as usize]), "{}: regime up to {pos}", case.name);
@@ -162,7 +176,7 @@ fn slots_at_different_positions() {
             feeds.extend(states.clone());
             feeds.insert("tokens".into(), vec![lines[0][pos[0]], lines[1][pos[1]]]);
             feeds.insert("pos".into(), pos.map(|p| p as f64).to_vec());
-            feeds.insert("gate.force".into(), vec![-1.0]);
+            feeds.insert("gate.force".into(), vec![-1.0; 2]);
             let results = go(&g, &feeds);
             states.extend(results.writes);
             for (slot, logits) in results.outputs["logits"].chunks(256).enumerate().filter(|(s, _)| now >= s * LAG) {

@@ -44,7 +44,7 @@ fn read_otherwise(g: &Graph) -> BTreeSet<String> {
     out.extend(kept.filter_map(|v| views[v.0 as usize]));
     out.extend(g.writes.iter().map(|w| w.leaf));
     let starts = g.leaves.iter().filter_map(|l| match &l.kind {
-        LeafKind::State { init } => init.clone(),
+        LeafKind::State { init, .. } => init.clone(),
         LeafKind::Param(_) | LeafKind::Input | LeafKind::Table(_) => None,
     });
     out.iter().map(|l| g.leaf(*l).name.clone()).chain(starts).collect()

@@ -12,9 +12,9 @@ use crate::raise::{RaiseError, raise};
 use crate::rewrite::{Machine, RewriteError, rewrite};
 use crate::schedule::schedule;
 use crate::split_reductions::split_reductions;
-use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord};
+use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord, lanes};
 use lolm_ir::expand::expand;
-use lolm_ir::graph::{LeafId, LeafKind};
+use lolm_ir::graph::{LeafId, LeafKind, RowKind};
 use lolm_ir::hash::QuickMap;
 use lolm_ir::kernel::Kernel;
 use lolm_ir::op::Op;
@@ -286,8 +286,9 @@ impl Shared {
                 LeafKind::Param(init) => {
                     put(params, &mut m.params, &l.name, ParamRecord { name, dtype: l.dtype, shape, init: *init })?
                 }
-                LeafKind::State { init } => {
-                    let r = StateRecord { name, dtype: l.dtype, shape, init: init.clone() };
+                LeafKind::State { init, rows } => {
+                    let shape = one_row(g, *rows, shape);
+                    let r = StateRecord { name, dtype: l.dtype, shape, rows: *rows, init: init.clone() };
                     put(states, &mut m.states, &l.name, r)?
                 }
                 LeafKind::Table(table) => {
@@ -298,6 +299,16 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The shape of a state outside of the pools that programs of several lanes work on.
+fn one_row(g: &Graph, rows: RowKind, mut shape: Vec<usize>) -> Vec<usize> {
+    if let (Some(_), RowKind::Whole | RowKind::Kept | RowKind::Ring, [first, ..]) =
+        (lanes(&g.name), rows, &mut shape[..])
+    {
+        *first = 1;
+    }
+    shape
 }
 
 fn put<T: PartialEq>(

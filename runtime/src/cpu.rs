@@ -8,5 +8,6 @@ pub mod memory;
 pub mod pool;
 #[cfg(feature = "gemm-reference")]
 pub mod reference;
+pub mod rows;
 #[cfg(test)]
 mod watch;

@@ -13,6 +13,7 @@ mod exec;
 mod health;
 pub mod machine;
 mod mirror;
+mod rows;
 
 #[cfg(all(test, feature = "emulator"))]
 mod tests;

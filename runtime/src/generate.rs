@@ -245,8 +245,8 @@ impl Step {
     }
 }
 
-/// Sets a scalar input if the program has it.
-pub(crate) fn set_scalar(m: &mut Model, p: ProgramId, name: &str, x: f32) -> Result<(), ModelError> {
+/// Sets all of an input of floats, if the program has it.
+pub fn set_scalar(m: &mut Model, p: ProgramId, name: &str, x: f32) -> Result<(), ModelError> {
     if m.has_input(p, name) {
         let port = m.input(p, name, DType::F32)?;
         m.input_mut::<f32>(port).fill(x);

@@ -10,6 +10,7 @@ pub mod eval;
 pub mod generate;
 mod machine;
 pub mod model;
+pub mod rows;
 pub mod serve;
 pub mod store;
 pub mod tensor;
@@ -21,4 +22,5 @@ pub mod weights;
 
 pub use artifact::{Artifact, ArtifactError};
 pub use model::{Input, Model, ModelError, Output, ProgramId};
+pub use rows::{RowError, RowSnapshot};
 pub use tensor::{Data, Tensor};

@@ -5,6 +5,7 @@ use crate::cpu::machine::MachineError;
 use crate::cpu::memory::Element;
 use crate::cuda::device::{Device, DeviceError};
 use crate::cuda::machine::Copied;
+use crate::rows::{Layout, RowSnapshot};
 use crate::store::Store;
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
@@ -28,11 +29,11 @@ macro_rules! on {
 }
 
 impl Machine {
-    pub fn cpu(artifact: Artifact, threads: usize, isa: Isa) -> Result<Machine, MachineError> {
-        Ok(Machine::Cpu(Box::new(cpu::machine::Machine::new(artifact, threads, isa)?)))
+    pub fn cpu(artifact: Artifact, threads: usize, isa: Isa, rows: usize) -> Result<Machine, MachineError> {
+        Ok(Machine::Cpu(Box::new(cpu::machine::Machine::new(artifact, threads, isa, rows)?)))
     }
-    pub fn cuda(artifact: Artifact, device: Arc<dyn Device>) -> Result<Machine, MachineError> {
-        Ok(Machine::Cuda(Box::new(cuda::machine::Machine::new(artifact, device)?)))
+    pub fn cuda(artifact: Artifact, device: Arc<dyn Device>, rows: usize) -> Result<Machine, MachineError> {
+        Ok(Machine::Cuda(Box::new(cuda::machine::Machine::new(artifact, device, rows)?)))
     }
 
     pub fn artifact(&self) -> &Artifact {
@@ -86,6 +87,25 @@ impl Machine {
     }
     pub fn reset_states(&mut self, chosen: impl Fn(&str) -> bool) {
         on!(self, m => m.reset_states(chosen))
+    }
+
+    pub fn layout(&self) -> &Layout {
+        on!(self, m => m.layout())
+    }
+    pub fn copy_row(&mut self, from: usize, to: usize, positions: usize) {
+        on!(self, m => m.copy_row(from, to, positions))
+    }
+    pub fn save_row(&mut self, row: usize, positions: usize) -> Result<RowSnapshot, DeviceError> {
+        match self {
+            Machine::Cpu(m) => Ok(m.save_row(row, positions)),
+            Machine::Cuda(m) => m.save_row(row, positions),
+        }
+    }
+    pub fn restore_row(&mut self, row: usize, s: &RowSnapshot) {
+        on!(self, m => m.restore_row(row, s))
+    }
+    pub fn reset_row(&mut self, row: usize) {
+        on!(self, m => m.reset_row(row))
     }
 
     pub fn run(&mut self, program: usize) {

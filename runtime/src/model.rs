@@ -13,10 +13,11 @@ use crate::cpu::memory::Element;
 use crate::cuda::device::{Device, DeviceError};
 use crate::cuda::machine::Copied;
 use crate::machine::Machine;
+use crate::rows::{RowError, RowSnapshot};
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
 use lolm_ir::DType;
-use lolm_ir::artifact::Manifest;
+use lolm_ir::artifact::{Manifest, lanes};
 use lolm_ir::plan::{Plan, Port};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -54,6 +55,13 @@ pub enum ModelError {
     Device(#[from] DeviceError),
     #[error("the artifact has no program `{name}`; it has {}", found.join(", "))]
     NoProgram { name: String, found: Vec<String> },
+    #[error(
+        "program `{name}` decodes {lanes} sequences side by side, but the model was loaded with {rows} rows: load it with \
+         {lanes} or more"
+    )]
+    TooFewRows { name: String, lanes: usize, rows: usize },
+    #[error(transparent)]
+    Row(#[from] RowError),
     #[error("program `{program}` has no {what} `{name}`; it has {}", found.join(", "))]
     NoPort { program: String, what: &'static str, name: String, found: Vec<String> },
     #[error("{what} `{name}` of program `{program}` is {expected}, not {found}")]
@@ -70,14 +78,30 @@ impl Model {
 
     /// As [`Model::load`], with this instruction set for matrix products, on which the bits of the results do not depend.
     pub fn load_with(artifact: Artifact, threads: usize, isa: Isa) -> Result<Model, ModelError> {
-        let mut model = Model { machine: Machine::cpu(artifact, threads, isa)? };
+        Model::load_rows_with(artifact, threads, isa, 0)
+    }
+
+    /// As [`Model::load`], with this many rows for sequences that are decoded side by side, by programs of as many lanes
+    /// or fewer, and one row more for all other programs. Its states are those of [`Model::states`].
+    pub fn load_rows(artifact: Artifact, threads: usize, rows: usize) -> Result<Model, ModelError> {
+        Model::load_rows_with(artifact, threads, Isa::detect(), rows)
+    }
+
+    /// As [`Model::load_rows`], with this instruction set for matrix products.
+    pub fn load_rows_with(artifact: Artifact, threads: usize, isa: Isa, rows: usize) -> Result<Model, ModelError> {
+        let mut model = Model { machine: Machine::cpu(with_lanes(artifact, rows), threads, isa, rows)? };
         model.reset_states();
         Ok(model)
     }
 
     /// Loads a model on a device, with zero parameters and initial states.
     pub fn load_on(artifact: Artifact, device: Arc<dyn Device>) -> Result<Model, ModelError> {
-        let mut model = Model { machine: Machine::cuda(artifact, device)? };
+        Model::load_rows_on(artifact, device, 0)
+    }
+
+    /// As [`Model::load_rows`], on a device.
+    pub fn load_rows_on(artifact: Artifact, device: Arc<dyn Device>, rows: usize) -> Result<Model, ModelError> {
+        let mut model = Model { machine: Machine::cuda(with_lanes(artifact, rows), device, rows)? };
         model.reset_states();
         model.check()?;
         Ok(model)
@@ -117,6 +141,9 @@ impl Model {
     pub fn program(&self, name: &str) -> Result<ProgramId, ModelError> {
         let found = || self.plans().iter().map(|p| p.program.clone()).collect();
         let at = self.plans().iter().position(|p| p.program == name).map(ProgramId);
+        if let (None, Some(lanes)) = (at, lanes(name).filter(|n| *n > self.rows())) {
+            return Err(ModelError::TooFewRows { name: name.into(), lanes, rows: self.rows() });
+        }
         at.ok_or_else(|| ModelError::NoProgram { name: name.into(), found: found() })
     }
     /// Looks an input up and checks its dtype.
@@ -262,11 +289,58 @@ impl Model {
     pub fn reset_states_if(&mut self, chosen: impl Fn(&str) -> bool) {
         self.machine.reset_states(chosen);
     }
+
+    // ---- rows
+
+    /// Rows of sequences that are decoded side by side, from 0 on. The row of this number is the one on which all other
+    /// programs run, whose states [`Model::states`] shows.
+    pub fn rows(&self) -> usize {
+        self.machine.layout().rows
+    }
+    /// Bytes of a row, in all states.
+    pub fn row_bytes(&self) -> usize {
+        self.machine.layout().row_bytes()
+    }
+    /// Bytes of a row's snapshot after so many positions.
+    pub fn snapshot_bytes(&self, positions: usize) -> usize {
+        self.machine.layout().used(positions)
+    }
+    /// Makes row `to` the sequence that row `from` is, which has so many positions.
+    pub fn copy_row(&mut self, from: usize, to: usize, positions: usize) -> Result<(), ModelError> {
+        [from, to].into_iter().try_for_each(|row| self.machine.layout().check(row))?;
+        self.machine.copy_row(from, to, positions);
+        Ok(self.check()?)
+    }
+    /// The sequence that a row is, which has so many positions.
+    pub fn save_row(&mut self, row: usize, positions: usize) -> Result<RowSnapshot, ModelError> {
+        self.machine.layout().check(row)?;
+        Ok(self.machine.save_row(row, positions)?)
+    }
+    /// Makes a row the sequence that was saved.
+    pub fn restore_row(&mut self, row: usize, s: &RowSnapshot) -> Result<(), ModelError> {
+        self.machine.layout().check(row)?;
+        self.machine.layout().check_snapshot(s)?;
+        self.machine.restore_row(row, s);
+        Ok(self.check()?)
+    }
+    /// Makes a row an empty sequence.
+    pub fn reset_row(&mut self, row: usize) -> Result<(), ModelError> {
+        self.machine.layout().check(row)?;
+        self.machine.reset_row(row);
+        Ok(self.check()?)
+    }
+
     /// A copy of the parameters and of the chosen states as they are now, which is read while the model goes on; none if
     /// they lie in this memory.
     pub fn copied(&mut self, chosen: impl Fn(&str) -> bool) -> Result<Option<Copied>, DeviceError> {
         self.machine.copied(chosen)
     }
+}
+
+/// The artifact with the programs for which there are rows.
+fn with_lanes(mut artifact: Artifact, rows: usize) -> Artifact {
+    artifact.manifest.programs.retain(|p| lanes(&p.program).is_none_or(|n| n <= rows));
+    artifact
 }
 
 #[cfg(test)]

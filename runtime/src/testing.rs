@@ -3,7 +3,7 @@ use crate::artifact::hash;
 use crate::{Artifact, Model};
 use lolm_ir::DType;
 use lolm_ir::artifact::{CODE, KernelRecord, MANIFEST, Manifest, ParamRecord, StateRecord, container};
-use lolm_ir::graph::Init;
+use lolm_ir::graph::{Init, RowKind};
 use lolm_ir::plan::*;
 
 /// `for i in begin..end { operand1[i] = operand0[i] + operand0[i] }`, f32.
@@ -37,7 +37,8 @@ pub fn param(name: &str, shape: &[usize]) -> ParamRecord {
 }
 
 pub fn state(name: &str, shape: &[usize], init: Option<&str>) -> StateRecord {
-    StateRecord { name: name.into(), dtype: DType::F32, shape: shape.to_vec(), init: init.map(String::from) }
+    let (shape, init) = (shape.to_vec(), init.map(String::from));
+    StateRecord { name: name.into(), dtype: DType::F32, shape, rows: RowKind::None, init }
 }
 
 pub fn port(name: &str, dtype: DType, shape: &[usize]) -> Port {
@@ -213,7 +214,8 @@ pub fn steps() -> Artifact {
         }
     };
     let mut m = manifest(vec![program("prefill_2", 0, 2), program("decode", 1, 1), program("prefill_4", 2, 4)]);
-    m.states = vec![StateRecord { name: "s".into(), dtype: DType::I32, shape: vec![1], init: None }];
+    m.states =
+        vec![StateRecord { name: "s".into(), dtype: DType::I32, shape: vec![1], rows: RowKind::Whole, init: None }];
     let kernel = |t: u32| KernelRecord {
         name: "step".into(),
         offset: 0,

@@ -2,7 +2,7 @@
 use crate::golden::Case;
 use lolm_codegen::{Info, Target};
 use lolm_models::{Program, Spec, build};
-use lolm_passes::pipeline::{Goal, Options, Source, compile_with};
+use lolm_passes::pipeline::{self, Goal, Options, Source, compile_with};
 use lolm_runtime::cuda::emulator::Emulator;
 use lolm_runtime::{Artifact, Model};
 use std::sync::Arc;
@@ -27,11 +27,40 @@ pub fn emulated(case: &Case, sources: &[Source], options: Options) -> Model {
     filled(case, model.unwrap_or_else(|e| panic!("{}: {e}", case.name)))
 }
 
+/// An artifact that is loaded several times.
+pub struct Bytes {
+    data: Vec<u8>,
+    on_gpu: bool,
+}
+
+impl Bytes {
+    /// The programs, compiled for the CPU or for a GPU.
+    pub fn new(case: &Case, sources: &[Source], options: Options) -> Bytes {
+        let on_gpu = options.target == pipeline::Target::Gpu;
+        let target = if on_gpu { "cuda".parse().unwrap() } else { Target::Cpu };
+        Bytes { data: bytes(case, sources, options, target), on_gpu }
+    }
+
+    /// A model with this many rows and the weights of the case, on the CPU or on an emulated GPU.
+    pub fn load(&self, case: &Case, rows: usize) -> Model {
+        let artifact = Artifact::from_bytes(self.data.clone()).unwrap();
+        let model = match self.on_gpu {
+            true => Model::load_rows_on(artifact, Arc::new(Emulator::default()), rows),
+            false => Model::load_rows(artifact, 2, rows),
+        };
+        filled(case, model.unwrap_or_else(|e| panic!("{}: {e}", case.name)))
+    }
+}
+
 fn artifact(case: &Case, sources: &[Source], options: Options, target: Target) -> Artifact {
+    Artifact::from_bytes(bytes(case, sources, options, target)).unwrap()
+}
+
+fn bytes(case: &Case, sources: &[Source], options: Options, target: Target) -> Vec<u8> {
     let module = compile_with(sources, options, &|_, _| ()).unwrap_or_else(|e| panic!("{}: {e}", case.name));
     let info = Info { name: case.name.into(), spec: String::new() };
     let compiled = lolm_codegen::compile_for(&module, &info, target).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    Artifact::from_bytes(compiled.bytes).unwrap()
+    compiled.bytes
 }
 
 fn filled(case: &Case, mut model: Model) -> Model {

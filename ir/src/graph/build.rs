@@ -1,6 +1,8 @@
 //! The builder: a graph written as a model reads, with equal operations merged and the first error kept for the end.
 use super::known::Known;
-use super::{Args, Dim, Graph, GraphError, Init, Leaf, LeafId, LeafKind, Node, Output, ScopeId, Table, ValueId, Write};
+use super::{
+    Args, Dim, Graph, GraphError, Init, Leaf, LeafId, LeafKind, Node, Output, RowKind, ScopeId, Table, ValueId, Write,
+};
 use crate::axis::{AxisId, AxisSet};
 use crate::dtype::{DType, Scalar};
 use crate::hash::QuickMap;
@@ -155,7 +157,7 @@ impl Builder {
         self.leaf(name, LeafKind::Input, dtype, dims)
     }
     pub fn state(&mut self, name: &str, dtype: DType, dims: &[Dim]) -> ValueId {
-        self.leaf(name, LeafKind::State { init: None }, dtype, dims)
+        self.leaf(name, LeafKind::State { init: None, rows: RowKind::None }, dtype, dims)
     }
     pub fn table(&mut self, name: &str, table: Table, dims: &[Dim]) -> ValueId {
         self.leaf(name, LeafKind::Table(table), DType::F32, dims)

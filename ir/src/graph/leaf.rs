@@ -81,6 +81,51 @@ impl std::hash::Hash for Table {
     }
 }
 
+/// Whether a state has a row for each sequence along its first dimension, and what lies in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// It has none: it is the model's.
+    #[default]
+    None,
+    /// All of a row counts at any position of the sequence.
+    Whole,
+    /// The second dimension is that of positions: what stands at p is kept at p, and of a sequence of n positions nothing
+    /// from n on is ever read.
+    Kept,
+    /// The second dimension is a ring of positions: what stands at p is kept at p modulo its length.
+    Ring,
+}
+
+impl RowKind {
+    pub const ALL: [RowKind; 4] = [RowKind::None, RowKind::Whole, RowKind::Kept, RowKind::Ring];
+
+    /// As it stands in texts.
+    pub fn name(self) -> &'static str {
+        match self {
+            RowKind::None => "none",
+            RowKind::Whole => "whole",
+            RowKind::Kept => "kept",
+            RowKind::Ring => "ring",
+        }
+    }
+    /// The least number of dimensions of such a state.
+    pub fn dims(self) -> usize {
+        match self {
+            RowKind::None => 0,
+            RowKind::Whole => 1,
+            RowKind::Kept | RowKind::Ring => 2,
+        }
+    }
+    /// How many of a row's `places` along the second dimension hold something after so many positions.
+    pub fn used(self, places: usize, positions: usize) -> usize {
+        match self {
+            RowKind::None | RowKind::Whole => places,
+            RowKind::Kept | RowKind::Ring => positions.min(places),
+        }
+    }
+}
+
 /// What a leaf is to the runtime.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum LeafKind {
@@ -92,6 +137,7 @@ pub enum LeafKind {
     /// leading dimensions which that parameter lacks).
     State {
         init: Option<String>,
+        rows: RowKind,
     },
     Table(Table),
 }

@@ -3,7 +3,7 @@ use super::TextError;
 use super::lex::{Kind, Token, lex};
 use super::near::near;
 use crate::dtype::DType;
-use crate::graph::{Init, RopeScaling, Table};
+use crate::graph::{Init, RopeScaling, RowKind, Table};
 use std::ops::DerefMut;
 use std::str::FromStr;
 
@@ -178,6 +178,14 @@ impl Cursor {
             "decay" => Init::Decay { lo: self.float32()?, hi: self.float32()? },
             _ => Init::DtBias { lo: self.float32()?, hi: self.float32()? },
         })
+    }
+
+    pub fn state_rows(&mut self) -> Result<RowKind> {
+        if !self.eat_word("rows") {
+            return Ok(RowKind::None);
+        }
+        let name = self.one_of("what lies in a row", &RowKind::ALL.map(RowKind::name))?;
+        Ok(RowKind::ALL.into_iter().find(|r| r.name() == name).unwrap_or_default())
     }
 
     pub fn state_init(&mut self) -> Result<Option<String>> {

@@ -170,7 +170,10 @@ impl Parser {
         let (dtype, dims) = (self.dtype()?, self.dims()?);
         let kind = match word {
             "param" => LeafKind::Param(self.init()?),
-            "state" => LeafKind::State { init: self.state_init()? },
+            "state" => {
+                let rows = self.state_rows()?;
+                LeafKind::State { init: self.state_init()?, rows }
+            }
             "table" => LeafKind::Table(self.table()?),
             _ => LeafKind::Input,
         };

@@ -2,7 +2,7 @@
 use super::lex::{is_name, is_word_start, quoted};
 use crate::axis::AxisId;
 use crate::dtype::{DType, Scalar};
-use crate::graph::{Dim, Graph, Init, Leaf, LeafKind, Node, RopeScaling, ScopeId, Table, Type};
+use crate::graph::{Dim, Graph, Init, Leaf, LeafKind, Node, RopeScaling, RowKind, ScopeId, Table, Type};
 use crate::op::{Attr, Op};
 
 /// The widest line of axes.
@@ -98,11 +98,19 @@ fn leaf_line(g: &Graph, leaf: &Leaf) -> String {
     let (word, rest) = match &leaf.kind {
         LeafKind::Param(init) => ("param", format!(" init {}", init_text(*init))),
         LeafKind::Input => ("input", String::new()),
-        LeafKind::State { init: None } => ("state", String::new()),
-        LeafKind::State { init: Some(from) } => ("state", format!(" init {}", at(from))),
+        LeafKind::State { init, rows } => ("state", state_text(*rows, init.as_deref())),
         LeafKind::Table(table) => ("table", format!(" {}", table_text(*table))),
     };
     format!("{word} {}: {}{}{rest}", at(&leaf.name), leaf.dtype, dims(g, &leaf.dims))
+}
+
+/// What follows the type of a state.
+pub(crate) fn state_text(rows: RowKind, init: Option<&str>) -> String {
+    let rows = match rows {
+        RowKind::None => String::new(),
+        RowKind::Whole | RowKind::Kept | RowKind::Ring => format!(" rows {}", rows.name()),
+    };
+    rows + &init.map_or(String::new(), |from| format!(" init {}", at(from)))
 }
 
 pub(crate) fn init_text(init: Init) -> String {

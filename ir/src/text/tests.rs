@@ -3,7 +3,7 @@ use super::{TextError, mnemonics, parse, print};
 use crate::arbitrary::{self, Options};
 use crate::axis::AxisSet;
 use crate::dtype::{DType, Scalar};
-use crate::graph::{Builder, Graph, Init, LeafKind, Table};
+use crate::graph::{Builder, Graph, Init, LeafKind, RowKind, Table};
 use crate::op::Op;
 use proptest::prelude::*;
 
@@ -79,7 +79,11 @@ fn every_kind_of_leaf_reads_back() {
     for (n, init) in inits.into_iter().enumerate() {
         b.param(&format!("p{n}"), init, &[vec![t, i], vec![]]);
     }
-    b.leaf("s", LeafKind::State { init: Some("p 0".into()) }, DType::F32, &[]);
+    b.leaf("s", LeafKind::State { init: Some("p 0".into()), rows: RowKind::None }, DType::F32, &[]);
+    for rows in RowKind::ALL {
+        let init = (rows == RowKind::Whole).then(|| "p 0".to_string());
+        b.leaf(rows.name(), LeafKind::State { init, rows }, DType::F32, &[vec![t], vec![i]]);
+    }
     b.table("cos", Table::RopeCos { theta: 1e4, scaling: None }, &[vec![t], vec![i]]);
     b.table("sin", Table::RopeSin { theta: 0.1, scaling: None }, &[vec![t], vec![i]]);
     b.input("mask", DType::Bool, &[vec![t]]);

@@ -1,7 +1,7 @@
 //! One graph that keeps every rule of the verifier, and one for each rule that breaks it.
 use crate::case::dims;
 use lolm_ir::axis::Axis;
-use lolm_ir::graph::{Builder, Init, LeafKind, Output, ScopeId, Table, Write};
+use lolm_ir::graph::{Builder, Init, LeafKind, Output, RowKind, ScopeId, Table, Write};
 use lolm_ir::op::{Attention, Dropout, Mask, Unary};
 use lolm_ir::verify::verify;
 use lolm_ir::{AxisId, AxisSet, DType, Graph, LeafId, Op, Type, ValueId};
@@ -22,7 +22,7 @@ fn sound() -> Graph {
     let [t, s, d] = [("t", 2), ("s", 2), ("d", 3)].map(|(n, l)| b.axis(n, l));
     let w = b.param("w", Init::Zeros, &dims(&[d])); // %0
     let x = b.input("x", DType::F32, &dims(&[t, d])); // %1
-    let init = LeafKind::State { init: Some("w".into()) };
+    let init = LeafKind::State { init: Some("w".into()), rows: RowKind::None };
     let state = b.leaf("state", init, DType::F32, &dims(&[t, d])); // %2
     b.table("cos", Table::RopeCos { theta: 1e4, scaling: None }, &dims(&[t, d])); // %3
     b.scope("layer");
@@ -92,7 +92,7 @@ fn leaves() {
 
 #[test]
 fn the_start_of_a_state() {
-    let start = |from: &str| LeafKind::State { init: Some(from.into()) };
+    let start = |from: &str| LeafKind::State { init: Some(from.into()), rows: RowKind::None };
     let input = "leaf `state`: it starts as `x`, which is no parameter";
     assert_eq!(broken(|g| Arc::make_mut(&mut g.leaves)[2].kind = start("x")), input);
     let shape = "leaf `state`: f32 [2, 3] cannot start as `w`, which is f32 [2]";

@@ -2,9 +2,9 @@
 use super::{concat, linear, slice_or_rename, softmax, stack};
 use crate::cx::{Axes, Cx};
 use crate::spec::{AttentionSpec, RopeSpec};
-use lolm_ir::graph::{Dim, Init, Table};
+use lolm_ir::graph::{Dim, Init, RowKind, Table};
 use lolm_ir::op::Binary;
-use lolm_ir::{AxisId, DType, Op, ValueId};
+use lolm_ir::{AxisId, Op, ValueId};
 
 /// The axes of the heads.
 #[derive(Clone)]
@@ -216,7 +216,8 @@ pub fn attention<S>(cx: &mut Cx<S>, shared: &Shared, names: &Names, x: ValueId) 
 fn keys<S>(cx: &mut Cx<S>, shared: &Shared, state: &str, features: Dim, x: ValueId) -> ValueId {
     let Axes { b, t, s, .. } = cx.ax;
     let Some(slots) = shared.slots else { return cx.rename(x, t, s) };
-    let kept = cx.state(state, DType::F32, &[vec![b], vec![s], features]);
+    let rows = if cx.graph().len(s) < cx.context { RowKind::Ring } else { RowKind::Kept };
+    let kept = cx.row_state(state, rows, &[vec![b], vec![s], features]);
     let all = cx.op(Op::Update { axis: s }, &[kept, slots, x]);
     cx.write(kept, all);
     all

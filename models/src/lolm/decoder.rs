@@ -2,8 +2,8 @@
 use super::Cx;
 use crate::blocks::{gelu, layer_norm, linear, rope_interleaved, slice_or_rename, softmax};
 use crate::cx::Axes;
-use lolm_ir::graph::{Init, Table};
-use lolm_ir::{AxisId, DType, Op, ValueId};
+use lolm_ir::graph::{Init, RowKind, Table};
+use lolm_ir::{AxisId, Op, ValueId};
 
 /// Axes of the decoder: heads, pairs of a head (i, p), values of a head, hidden features.
 #[derive(Clone, Copy)]
@@ -133,7 +133,7 @@ fn keys(cx: &mut Cx, state: &str, features: Vec<AxisId>, x: ValueId) -> ValueId 
     if cx.pos.is_none() {
         return cx.rename(x, t, s);
     }
-    let kept = cx.state(state, DType::F32, &[vec![b], vec![s], features]);
+    let kept = cx.row_state(state, RowKind::Kept, &[vec![b], vec![s], features]);
     let positions = cx.positions(); // [b, t]
     let all = cx.op(Op::Update { axis: s }, &[kept, positions, x]);
     cx.write(kept, all);

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::regime::Regime;
 use crate::blocks::{concat, gelu, layer_norm, linear, sigmoid, sum_of};
 use crate::spec::GateSpec;
-use lolm_ir::graph::Init;
+use lolm_ir::graph::{Dim, Init};
 use lolm_ir::{AxisId, DType, ValueId};
 
 /// What the parts before the fusion gave; an absent part is switched off.
@@ -19,7 +19,7 @@ pub struct Paths {
 }
 
 /// `g = σ(fc2 · GELU(fc1 · [z; h; m; r]) + b)`; if `forced`, the input `gate.force` takes its place where it is 0 or
-/// more. `[b, t, d]`
+/// more: one for all sequences, or one for each where tokens go on from states. `[b, t, d]`
 pub fn gate(cx: &mut Cx, spec: &GateSpec, paths: &Paths, forced: bool) -> ValueId {
     cx.scope("gate");
     let (d, width) = (cx.ax.d, cx.spec.d_model);
@@ -34,7 +34,8 @@ pub fn gate(cx: &mut Cx, spec: &GateSpec, paths: &Paths, forced: bool) -> ValueI
     if !forced {
         return g;
     }
-    let force = cx.input("gate.force", DType::F32, &[]);
+    let dims: Vec<Dim> = if cx.pos.is_some() { vec![vec![cx.ax.b]] } else { vec![] };
+    let force = cx.input("gate.force", DType::F32, &dims); // [] or [b]
     let zero = cx.num(0.0);
     let learned = cx.lt(force, zero);
     cx.select(learned, g, force)

@@ -7,7 +7,7 @@ use super::Cx;
 use crate::blocks::{joined, linear, sigmoid, slice_or_rename, softmax, sum_of};
 use crate::cx::Axes;
 use crate::spec::MemorySpec;
-use lolm_ir::graph::{Init, LeafKind};
+use lolm_ir::graph::{Init, LeafKind, RowKind};
 use lolm_ir::op::Binary;
 use lolm_ir::{AxisId, DType, Op, ValueId};
 
@@ -157,9 +157,10 @@ fn going_on(cx: &mut Cx, spec: &MemorySpec, own: Own, banks: &[Bank], h: ValueId
         let slots = match border {
             None => bank.init, // [m, u]
             Some(_) => {
-                let init = Some(format!("memory.banks.{j}.init_memory"));
+                let kind =
+                    LeafKind::State { init: Some(format!("memory.banks.{j}.init_memory")), rows: RowKind::Whole };
                 let dims = [vec![b], vec![m], vec![u]];
-                cx.leaf(&format!("memory.{j}.m"), LeafKind::State { init }, DType::F32, &dims) // [b, m, u]
+                cx.leaf(&format!("memory.{j}.m"), kind, DType::F32, &dims) // [b, m, u]
             }
         };
         let (x, w) = read(cx, own, q, slots);
@@ -179,7 +180,7 @@ fn going_on(cx: &mut Cx, spec: &MemorySpec, own: Own, banks: &[Bank], h: ValueId
 fn border(cx: &mut Cx, spec: &MemorySpec, h: ValueId, pos: ValueId) -> (ValueId, ValueId) {
     cx.scope("memory.sum");
     let (Axes { b, t, d, .. }, tokens, len) = (cx.ax, cx.tokens(), chunk_len(cx));
-    let before = cx.state("memory.sum", DType::F32, &[vec![b], vec![d]]);
+    let before = cx.row_state("memory.sum", RowKind::Whole, &[vec![b], vec![d]]);
     let sum = if tokens == 1 {
         let x = cx.last(h);
         cx.add(before, x)

@@ -10,7 +10,7 @@ use crate::blocks::{one_hot, token_loss};
 use crate::cx::Axes;
 use crate::program::{BuildError, Program};
 use crate::spec::{LolmSpec, Spec};
-use lolm_ir::{DType, Graph, ValueId};
+use lolm_ir::{DType, Graph, Op, ValueId};
 
 /// Bins of the histogram of gate values over [0, 1].
 pub const HISTOGRAM_BINS: usize = 20;
@@ -18,12 +18,13 @@ pub const HISTOGRAM_BINS: usize = 20;
 /// The graph of a program.
 pub fn build(spec: &Spec, lolm: &LolmSpec, program: &Program) -> Result<Graph, BuildError> {
     let len = program.lengths(spec, lolm.d_model, spec.max_seq_len);
-    let mut cx = Cx::new(program.name(), lolm, len, matches!(program, Program::Step { .. }));
+    let mut cx = Cx::new(program.name(), lolm, len, program.goes_on());
     match program {
         Program::Train { noise, .. } => train(&mut cx, *noise),
         Program::Forward { forced_gate, .. } => forward(&mut cx, *forced_gate),
         Program::Eval { .. } => eval(&mut cx),
-        Program::Step { .. } => step(&mut cx),
+        Program::Step { .. } => step(&mut cx, false),
+        Program::Score { .. } => step(&mut cx, true),
     }
     Ok(cx.into_builder().finish()?)
 }
@@ -148,17 +149,30 @@ fn histogram(cx: &mut Cx, g: ValueId) {
     cx.output("gate.histogram", counts, &[vec![d], vec![bins]]);
 }
 
-fn step(cx: &mut Cx) {
+/// Tokens that go on from states; with the logits of the last one, or of `all`.
+fn step(cx: &mut Cx, all: bool) {
     let Axes { b, t, d, v, .. } = cx.ax;
     let m = model(cx, None, true);
-    let last = cx.last(m.o); // [b, d]
-    let logits = head(cx, last); // [b, v]
-    cx.output("logits", logits, &[vec![b], vec![v]]);
+    if all {
+        let logits = head(cx, m.o); // [b, t, v]
+        cx.output("logits", logits, &[vec![b], vec![t], vec![v]]);
+    } else {
+        let last = cx.last(m.o); // [b, d]
+        let logits = head(cx, last); // [b, v]
+        cx.output("logits", logits, &[vec![b], vec![v]]);
+    }
     if let Some(gate) = m.gate {
         cx.output("gate", gate, &[vec![b], vec![t], vec![d]]);
     }
     if let Some(regime) = &m.paths.regime {
         let code = argmax(cx, regime); // i32[b, t]
         cx.output("regime", code, &[vec![b], vec![t]]);
+    }
+    if let Some(memory) = &m.paths.memory {
+        cx.scope("memory.focus");
+        let entry = cx.op(Op::ArgMax(memory.m), &[memory.attn]); // i32[b, t]
+        let weight = cx.reduce_max(&[memory.m], memory.attn); // [b, t]
+        cx.output("memory.entry", entry, &[vec![b], vec![t]]);
+        cx.output("memory.weight", weight, &[vec![b], vec![t]]);
     }
 }

@@ -17,7 +17,7 @@ pub fn go(g: &Graph, feeds: &Feeds) -> Results {
 pub fn fresh_states(g: &Graph, weights: &Tensors) -> Feeds {
     let mut out = Feeds::new();
     for leaf in g.leaves.iter() {
-        let LeafKind::State { init } = &leaf.kind else { continue };
+        let LeafKind::State { init, .. } = &leaf.kind else { continue };
         assert_eq!(leaf.dtype, DType::F32);
         let len: usize = leaf.shape(g).iter().product();
         let one = init.as_ref().map_or(vec![0.0], |name| weights[name].1.clone());

@@ -3,7 +3,8 @@
 //! every pointer given to a kernel points into its buffer. What a kernel does with it is the code's business.
 use super::bounds::{self, Reach, Space};
 use lolm_ir::DType;
-use lolm_ir::artifact::{Block, KernelRecord, Manifest, architecture};
+use lolm_ir::artifact::{Block, KernelRecord, Manifest, architecture, lanes};
+use lolm_ir::graph::RowKind;
 use lolm_ir::plan::{
     Access, Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Place, Plan, Span, Stage, Step,
 };
@@ -62,6 +63,10 @@ pub fn manifest(m: &Manifest, code: u64) -> Check {
         }
     }
     for s in &m.states {
+        if s.shape.len() < s.rows.dims() {
+            let what = format!("its shape {:?} has too few dimensions for rows ({})", s.shape, s.rows.name());
+            return fail(format!("state `{}`", s.name), what);
+        }
         let Some(init) = &s.init else { continue };
         let place = format!("state `{}`", s.name);
         match m.params.iter().find(|p| p.name == *init) {
@@ -179,9 +184,16 @@ impl Program<'_> {
         let Some((dtype, shape)) = found else {
             return fail(place(), format!("`{name}` does not exist, as {:?}", b.place));
         };
-        match elements(shape) {
+        // A program of several lanes sees a pool of rows.
+        let pool: Vec<usize> = match (&b.place, lanes(&self.p.program)) {
+            (Place::State(n), Some(lanes)) if m.states.iter().any(|s| s.name == *n && s.rows != RowKind::None) => {
+                [lanes].into_iter().chain(shape.iter().skip(1).copied()).collect()
+            }
+            _ => shape.clone(),
+        };
+        match elements(&pool) {
             Some(n) if dtype == b.dtype && b.len <= n => Ok(()),
-            _ => fail(place(), format!("{}[{}], but `{name}` is {dtype}{shape:?}", b.dtype, b.len)),
+            _ => fail(place(), format!("{}[{}], but `{name}` is {dtype}{pool:?}", b.dtype, b.len)),
         }
     }
 

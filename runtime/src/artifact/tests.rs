@@ -55,7 +55,7 @@ fn truncation_version_and_foreign_files_have_their_own_words() {
     }
     let mut other = b.clone();
     other[8] = 9;
-    assert!(error(&other).contains("the artifact has format 9, expected 3"));
+    assert!(error(&other).contains("the artifact has format 9, expected 4"));
     other[0] = b'X';
     assert!(error(&other).contains("not an artifact's mark"));
     let e = Artifact::open(Path::new("/nonexistent/model.lolm")).unwrap_err().to_string();

@@ -3,13 +3,15 @@ use super::exec::{Exec, Times, Worker, resolve};
 use super::gemm::{self, Isa};
 use super::memory::{ALIGN, Element, Region};
 use super::pool::{Member, Pool};
+use super::rows::Pools;
 use crate::artifact::{Artifact, Code, PlanError};
 use crate::cuda::device::DeviceError;
+use crate::rows::{Layout, RowSnapshot};
 use crate::store::Store;
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
 use lolm_ir::DType;
-use lolm_ir::artifact::Manifest;
+use lolm_ir::artifact::{Manifest, lanes};
 use lolm_ir::interp;
 use lolm_ir::plan::{Place, Plan, Port};
 use std::io;
@@ -23,6 +25,7 @@ pub struct Machine {
     // Programs have addresses in these stores and regions, so they are never replaced and never handed out as `&mut`.
     params: Store,
     states: Store,
+    pools: Pools,
     _tables: Store,
     _arena: Region,
     _scratch: Vec<Region>,
@@ -61,8 +64,9 @@ pub enum MachineError {
 }
 
 impl Machine {
-    /// All memory zero but the tables. An `isa` that this CPU lacks is replaced by the best it has.
-    pub fn new(artifact: Artifact, threads: usize, isa: Isa) -> Result<Machine, MachineError> {
+    /// All memory zero but the tables. An `isa` that this CPU lacks is replaced by the best it has. No program has more
+    /// lanes than there are rows.
+    pub fn new(artifact: Artifact, threads: usize, isa: Isa, rows: usize) -> Result<Machine, MachineError> {
         let isa = if Isa::available().contains(&isa) { isa } else { Isa::detect() };
         let m = &artifact.manifest;
         let Code::Cpu(text) = &artifact.code else {
@@ -70,6 +74,7 @@ impl Machine {
         };
         let params = Store::new(m.params.iter().map(|p| (p.name.as_str(), p.dtype, p.shape.as_slice())))?;
         let states = Store::new(m.states.iter().map(|s| (s.name.as_str(), s.dtype, s.shape.as_slice())))?;
+        let pools = Pools::new(m, rows)?;
         let tables = tables(m)?;
         let most = |f: fn(&Plan) -> u64| m.programs.iter().map(f).max().unwrap_or(0) as usize;
         let arena = Region::new(most(|p| p.arena))?;
@@ -83,11 +88,12 @@ impl Machine {
         let mut programs = vec![];
         for p in &m.programs {
             let (inputs, outputs) = (ports(&p.inputs)?, ports(&p.outputs)?);
+            let pooled = |n: &str| lanes(&p.program).and_then(|_| pools.address(n));
             let address = |place: &Place| match place {
                 Place::Arena(at) => Some(arena.address().wrapping_add(*at as usize)),
                 Place::Scratch(_) => None,
                 Place::Param(n) => params.address(n),
-                Place::State(n) => states.address(n),
+                Place::State(n) => pooled(n).or_else(|| states.address(n)),
                 Place::Table(n) => tables.address(n),
                 Place::Input(n) => inputs.address(n),
                 Place::Output(n) => outputs.address(n),
@@ -96,7 +102,7 @@ impl Machine {
             programs.push(Program { exec, inputs, outputs, times: None });
         }
         let (_tables, _arena, _scratch) = (tables, arena, scratch);
-        Ok(Machine { programs, pool, workers, params, states, _tables, _arena, _scratch, artifact })
+        Ok(Machine { programs, pool, workers, params, states, pools, _tables, _arena, _scratch, artifact })
     }
 
     pub fn artifact(&self) -> &Artifact {
@@ -149,6 +155,22 @@ impl Machine {
                 }
             }
         }
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.pools.layout
+    }
+    pub fn copy_row(&mut self, from: usize, to: usize, positions: usize) {
+        self.pools.copy(&mut self.states, from, to, positions);
+    }
+    pub fn save_row(&self, row: usize, positions: usize) -> RowSnapshot {
+        self.pools.save(&self.states, row, positions)
+    }
+    pub fn restore_row(&mut self, row: usize, s: &RowSnapshot) {
+        self.pools.restore(&mut self.states, row, s);
+    }
+    pub fn reset_row(&mut self, row: usize) {
+        self.pools.reset(&mut self.states, &self.params, row);
     }
 
     /// Runs a program on what its inputs hold. Nothing is allocated.

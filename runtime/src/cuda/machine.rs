@@ -3,13 +3,15 @@ use super::device::{Address, Bytes, Device, DeviceError, Entry, Kernel, Prepared
 use super::exec::{Exec, resolve};
 use super::health::Health;
 use super::mirror::Mirror;
+use super::rows::Pools;
 use crate::artifact::{Artifact, Code};
 use crate::cpu::machine::{MachineError, ports, tables};
 use crate::cpu::memory::Element;
+use crate::rows::{Layout, RowSnapshot};
 use crate::store::{Slot, Store};
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
-use lolm_ir::artifact::{KernelRecord, entry};
+use lolm_ir::artifact::{KernelRecord, entry, lanes};
 use lolm_ir::plan::{Place, Plan};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ pub struct Machine {
     programs: Vec<Program>,
     params: Mirror,
     states: Mirror,
+    pools: Pools,
     arena: (Address, usize),
     health: Arc<Health>,
     /// Freed when the machine goes.
@@ -64,8 +67,8 @@ impl Drop for Memory {
 }
 
 impl Machine {
-    /// All memory zero but the tables.
-    pub fn new(artifact: Artifact, device: Arc<dyn Device>) -> Result<Machine, MachineError> {
+    /// All memory zero but the tables. No program has more lanes than there are rows.
+    pub fn new(artifact: Artifact, device: Arc<dyn Device>, rows: usize) -> Result<Machine, MachineError> {
         let Code::Ptx { architecture, text } = &artifact.code else {
             return Err(MachineError::OnDevice { target: artifact.manifest.target.clone(), device: device.name() });
         };
@@ -73,12 +76,12 @@ impl Machine {
         let m = &artifact.manifest;
         let entries: Vec<Entry> = m.kernels.iter().enumerate().map(|(i, k)| entry_of(i, k)).collect();
         let kernels = device.load(text, &entries)?;
-        let parts = Parts::new(&artifact)?;
+        let parts = Parts::new(&artifact, rows)?;
         let mut memory = parts.allocate(&device)?;
         let health = Arc::new(Health::default());
         let mut taken = memory.addresses.iter().copied();
         let mut take = |s: &Store| taken.by_ref().take(s.slots().len()).collect::<Vec<_>>();
-        let Parts { params, states, tables, ports, arena } = parts;
+        let Parts { params, states, tables, ports, pools, arena } = parts;
         let mirror = |store, at| Mirror::new(store, device.clone(), health.clone(), at);
         let (at, of_states, of_tables) = (take(&params), take(&states), take(&tables));
         let params = mirror(params, at);
@@ -90,10 +93,13 @@ impl Machine {
                 (inputs, to, mirror(outputs, from))
             })
             .collect();
+        let pools = Pools::new(pools, taken.by_ref());
         let start = taken.next().unwrap_or_default();
         let mut programs = vec![];
         for (p, (inputs, to, outputs)) in m.programs.iter().zip(ports) {
-            let places = Places { params: &params, states: &states, tables: (&tables, &of_tables), arena: start };
+            let pooled = lanes(&p.program).map(|_| &pools);
+            let tables = (&tables, of_tables.as_slice());
+            let places = Places { params: &params, states: &states, pooled, tables, arena: start };
             let (exec, prepared) = places.resolve(p, &m.kernels, &kernels, (&inputs, &to), &outputs, &*device)?;
             programs.push(Program {
                 prepared,
@@ -102,13 +108,13 @@ impl Machine {
                 inputs,
                 outputs,
                 params: touched(p, |place| if let Place::Param(n) = place { params.layout().find(n) } else { None }),
-                states: touched(p, |place| if let Place::State(n) = place { states.layout().find(n) } else { None }),
+                states: touched(p, |place| places.state(place)),
                 arena: p.arena as usize,
                 times: None,
             });
         }
         memory.addresses.shrink_to_fit();
-        let machine = Machine { programs, params, states, arena: (start, arena), health, memory, artifact };
+        let machine = Machine { programs, params, states, pools, arena: (start, arena), health, memory, artifact };
         machine.start(&tables, &of_tables)?;
         Ok(machine)
     }
@@ -121,6 +127,7 @@ impl Machine {
                 self.device().fill(*at, mirror.layout().slot_bytes(slot), 0)?;
             }
         }
+        self.pools.start(self.device())?;
         at.iter().enumerate().try_for_each(|(slot, at)| self.device().upload(*at, tables.raw(slot)))
     }
 
@@ -197,6 +204,35 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.pools.layout
+    }
+    /// Copies what a row holds after so many positions.
+    pub fn copy_row(&mut self, from: usize, to: usize, positions: usize) {
+        let device = self.memory.device.clone();
+        let done = self.health.check();
+        let done = done.and_then(|()| self.pools.copy(&mut self.states, &*device, (from, to), positions));
+        done.unwrap_or_else(|e| self.health.fail(e));
+    }
+    pub fn save_row(&mut self, row: usize, positions: usize) -> Result<RowSnapshot, DeviceError> {
+        self.health.check()?;
+        let device = self.memory.device.clone();
+        self.pools.save(&mut self.states, &*device, row, positions).inspect_err(|e| self.health.fail(e.clone()))
+    }
+    /// Puts a snapshot that was checked into a row.
+    pub fn restore_row(&mut self, row: usize, s: &RowSnapshot) {
+        let device = self.memory.device.clone();
+        let done = self.health.check().and_then(|()| self.pools.restore(&mut self.states, &*device, row, s));
+        done.unwrap_or_else(|e| self.health.fail(e));
+    }
+    /// Puts a row where a sequence starts.
+    pub fn reset_row(&mut self, row: usize) {
+        let device = self.memory.device.clone();
+        let done = self.health.check();
+        let done = done.and_then(|()| self.pools.reset(&mut self.states, &mut self.params, &*device, row));
+        done.unwrap_or_else(|e| self.health.fail(e));
     }
 
     /// Runs a program on what its inputs hold. After a failure, which [`Machine::check`] gives, nothing runs.
@@ -296,11 +332,12 @@ struct Parts {
     tables: Store,
     /// Inputs and outputs of each program.
     ports: Vec<(Store, Store)>,
+    pools: Layout,
     arena: usize,
 }
 
 impl Parts {
-    fn new(a: &Artifact) -> Result<Parts, MachineError> {
+    fn new(a: &Artifact, rows: usize) -> Result<Parts, MachineError> {
         let m = &a.manifest;
         let both = |p: &Plan| Ok((ports(&p.inputs)?, ports(&p.outputs)?));
         Ok(Parts {
@@ -308,6 +345,7 @@ impl Parts {
             states: Store::new(m.states.iter().map(|s| (s.name.as_str(), s.dtype, s.shape.as_slice())))?,
             tables: tables(m)?,
             ports: m.programs.iter().map(both).collect::<std::io::Result<_>>()?,
+            pools: Layout::new(m, rows),
             arena: m.programs.iter().map(|p| p.arena).max().unwrap_or(0) as usize,
         })
     }
@@ -315,7 +353,10 @@ impl Parts {
     fn allocate(&self, device: &Arc<dyn Device>) -> Result<Memory, DeviceError> {
         let stores = [&self.params, &self.states, &self.tables].into_iter();
         let stores = stores.chain(self.ports.iter().flat_map(|(i, o)| [i, o]));
-        let sizes = stores.flat_map(|s| (0..s.slots().len()).map(|i| s.slot_bytes(i))).chain([self.arena]);
+        let sizes = stores
+            .flat_map(|s| (0..s.slots().len()).map(|i| s.slot_bytes(i)))
+            .chain(self.pools.parts.iter().map(|p| p.bytes * self.pools.rows));
+        let sizes = sizes.chain([self.arena]);
         match device.alloc(&sizes.collect::<Vec<_>>()) {
             Ok(addresses) => Ok(Memory { device: device.clone(), addresses }),
             Err(DeviceError::Memory { device, asked, free, total, .. }) => {
@@ -324,7 +365,7 @@ impl Parts {
                 let what = format!(
                     " ({} of parameters, {} of states, {} of inputs and outputs, {} of values in between)",
                     of(&self.params),
-                    of(&self.states),
+                    Bytes((self.states.bytes() + self.pools.rows * self.pools.row_bytes()) as u64),
                     Bytes(ports),
                     Bytes(self.arena as u64)
                 );
@@ -339,11 +380,25 @@ impl Parts {
 struct Places<'a> {
     params: &'a Mirror,
     states: &'a Mirror,
+    /// Where states with rows lie, for a program that runs over several.
+    pooled: Option<&'a Pools>,
     tables: (&'a Store, &'a [Address]),
     arena: Address,
 }
 
 impl Places<'_> {
+    /// Where the pool of a state lies, if that is what the program works on.
+    fn pool(&self, name: &str) -> Option<Address> {
+        self.pooled?.address(self.states.layout().find(name)?)
+    }
+    /// The slot of a state that is not in a pool.
+    fn state(&self, place: &Place) -> Option<usize> {
+        match place {
+            Place::State(n) if self.pool(n).is_none() => self.states.layout().find(n),
+            _ => None,
+        }
+    }
+
     fn resolve(
         &self,
         p: &Plan,
@@ -358,7 +413,10 @@ impl Places<'_> {
             Place::Arena(at) => Some(self.arena + at),
             Place::Scratch(_) => None,
             Place::Param(n) => self.params.find(n),
-            Place::State(n) => self.states.find(n),
+            Place::State(n) => match self.pool(n) {
+                Some(at) => Some(at),
+                None => self.states.find(n),
+            },
             Place::Table(n) => of(self.tables, n),
             Place::Input(n) => of(inputs, n),
             Place::Output(n) => outputs.find(n),

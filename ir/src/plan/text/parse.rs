@@ -219,7 +219,8 @@ impl Parser {
             "state" => {
                 self.mark(':')?;
                 let (dtype, shape) = (self.dtype()?, self.shape()?);
-                m.states.push(StateRecord { name, dtype, shape, init: self.state_init()? });
+                let rows = self.state_rows()?;
+                m.states.push(StateRecord { name, dtype, shape, rows, init: self.state_init()? });
             }
             "table" => {
                 let shape = self.shape()?;

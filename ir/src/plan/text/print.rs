@@ -3,7 +3,7 @@ use crate::kernel::Kernel;
 use crate::plan::{
     Access, Buffer, BufferId, Extent, Gemm, KernelStage, Launch, Matrix, Module, Place, Plan, Port, Span, Stage, Step,
 };
-use crate::text::print::{at, float32, init_text, table_text};
+use crate::text::print::{at, float32, init_text, state_text, table_text};
 use std::collections::BTreeMap;
 
 /// A plan; the names of the kernels stand in comments, where they are known.
@@ -35,8 +35,8 @@ pub fn module(m: &Module) -> String {
     let params =
         m.params.iter().map(|p| format!("param {}: {}{} {}", at(&p.name), p.dtype, shape(&p.shape), init(p.init)));
     let states = m.states.iter().map(|s| {
-        let from = s.init.as_ref().map_or(String::new(), |from| format!(" init {}", at(from)));
-        format!("state {}: {}{}{from}", at(&s.name), s.dtype, shape(&s.shape))
+        let rest = state_text(s.rows, s.init.as_deref());
+        format!("state {}: {}{}{rest}", at(&s.name), s.dtype, shape(&s.shape))
     });
     let tables = m.tables.iter().map(|t| format!("table {}{} {}", at(&t.name), shape(&t.shape), table_text(t.table)));
     params.chain(states).chain(tables).for_each(|line| out += &(line + "\n"));

@@ -2,7 +2,7 @@
 use super::{parse, parse_module, print, print_module};
 use crate::artifact::{ParamRecord, StateRecord, TableRecord};
 use crate::dtype::DType;
-use crate::graph::{Init, Table};
+use crate::graph::{Init, RowKind, Table};
 use crate::kernel::{KOp, Kernel, Mode, View};
 use crate::plan::{
     Access, Buffer, BufferId, Extent, Gemm, Gives, Group, KernelStage, Kind, Launch, Matrices, Matrix, Module, Place,
@@ -71,6 +71,7 @@ fn a_module_reads_back() {
         name: name.into(),
         dtype: DType::I32,
         shape: vec![2, 3],
+        rows: if init.is_some() { RowKind::Kept } else { RowKind::None },
         init: init.map(String::from),
     };
     let sample = parse(SAMPLE).unwrap();

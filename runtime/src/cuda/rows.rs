@@ -1,0 +1,136 @@
+//! Pools of rows on a device, beside the states of the row outside of them. The host has no copy of them.
+use super::device::{Address, Device, DeviceError};
+use super::mirror::Mirror;
+use crate::rows::{Layout, RowSnapshot};
+
+/// The pools of a model: of each state with rows, as many as it was loaded with.
+pub struct Pools {
+    pub layout: Layout,
+    addresses: Vec<Address>,
+}
+
+impl Pools {
+    pub fn new(layout: Layout, addresses: impl Iterator<Item = Address>) -> Pools {
+        let addresses = addresses.take(layout.parts.len()).collect();
+        Pools { layout, addresses }
+    }
+
+    /// Zeros everywhere.
+    pub fn start(&self, device: &dyn Device) -> Result<(), DeviceError> {
+        let mut pools = self.addresses.iter().zip(&self.layout.parts);
+        pools.try_for_each(|(at, p)| device.fill(*at, p.bytes * self.layout.rows, 0))
+    }
+
+    /// The address of row 0 of a state, by its slot.
+    pub fn address(&self, state: usize) -> Option<Address> {
+        self.layout.pool(state).map(|i| self.addresses[i])
+    }
+
+    /// Where part `i` of a row lies. The device has all of it, and what the host has of it is old once it is `written`.
+    fn at(&self, states: &mut Mirror, i: usize, row: usize, written: bool) -> Result<Address, DeviceError> {
+        let p = &self.layout.parts[i];
+        if row < self.layout.rows {
+            return Ok(self.addresses[i] + (row * p.bytes) as u64);
+        }
+        states.flush_slot(p.state)?;
+        if written {
+            states.outdate(p.state);
+        }
+        Ok(states.address(p.state))
+    }
+
+    /// Zeros where a ring holds nothing.
+    fn clear(&self, device: &dyn Device, i: usize, at: Address, positions: usize) -> Result<(), DeviceError> {
+        let p = &self.layout.parts[i];
+        match p.rest(positions) {
+            0 => Ok(()),
+            rest => device.fill(at + (p.bytes - rest) as u64, rest, 0),
+        }
+    }
+
+    /// Copies what a row holds after so many positions.
+    pub fn copy(
+        &self,
+        states: &mut Mirror,
+        device: &dyn Device,
+        (from, to): (usize, usize),
+        positions: usize,
+    ) -> Result<(), DeviceError> {
+        if from == to {
+            return Ok(());
+        }
+        for (i, p) in self.layout.parts.iter().enumerate() {
+            let (from, to) = (self.at(states, i, from, false)?, self.at(states, i, to, true)?);
+            if p.used(positions) > 0 {
+                device.copy(from, to, p.used(positions))?;
+            }
+            self.clear(device, i, to, positions)?;
+        }
+        Ok(())
+    }
+
+    pub fn save(
+        &self,
+        states: &mut Mirror,
+        device: &dyn Device,
+        row: usize,
+        positions: usize,
+    ) -> Result<RowSnapshot, DeviceError> {
+        let mut data = vec![0; self.layout.used(positions)];
+        let mut rest = data.as_mut_slice();
+        for (i, p) in self.layout.parts.iter().enumerate() {
+            let (now, later) = rest.split_at_mut(p.used(positions));
+            if !now.is_empty() {
+                device.download(self.at(states, i, row, false)?, now)?;
+            }
+            rest = later;
+        }
+        Ok(RowSnapshot { positions, data })
+    }
+
+    /// Puts a snapshot that was checked into a row.
+    pub fn restore(
+        &self,
+        states: &mut Mirror,
+        device: &dyn Device,
+        row: usize,
+        s: &RowSnapshot,
+    ) -> Result<(), DeviceError> {
+        let mut rest = s.data.as_slice();
+        for (i, p) in self.layout.parts.iter().enumerate() {
+            let (now, later) = rest.split_at(p.used(s.positions));
+            let at = self.at(states, i, row, true)?;
+            if !now.is_empty() {
+                device.upload(at, now)?;
+            }
+            self.clear(device, i, at, s.positions)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Puts a row where a sequence starts. What is kept by position and never read before it is written stays.
+    pub fn reset(
+        &self,
+        states: &mut Mirror,
+        params: &mut Mirror,
+        device: &dyn Device,
+        row: usize,
+    ) -> Result<(), DeviceError> {
+        for (i, p) in self.layout.parts.iter().enumerate() {
+            let at = self.at(states, i, row, true)?;
+            match p.init {
+                None if p.used(0) > 0 => device.fill(at, p.used(0), 0)?,
+                None => self.clear(device, i, at, 0)?,
+                Some(param) => {
+                    params.flush_slot(param)?;
+                    let (from, part) = (params.address(param), params.layout().slot_bytes(param).max(1));
+                    for offset in (0..p.bytes).step_by(part) {
+                        device.copy(from, at + offset as u64, part)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
