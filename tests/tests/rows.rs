@@ -186,7 +186,7 @@ impl<'a> Server<'a> {
     }
 }
 
-fn case(name: &str) -> Case {
+fn case(name: &'static str) -> Case {
     let mut case = Case::load(name);
     case.spec.max_seq_len = context(&case);
     case

@@ -39,10 +39,11 @@ impl Pools {
         Ok(states.address(p.state))
     }
 
-    /// Zeros where a ring holds nothing.
+    /// Zeros where a row holds nothing: keys are read by tiles, in which what is not seen counts as zero times what is there,
+    /// and that must be a number.
     fn clear(&self, device: &dyn Device, i: usize, at: Address, positions: usize) -> Result<(), DeviceError> {
         let p = &self.layout.parts[i];
-        match p.rest(positions) {
+        match p.bytes - p.used(positions) {
             0 => Ok(()),
             rest => device.fill(at + (p.bytes - rest) as u64, rest, 0),
         }
@@ -109,7 +110,7 @@ impl Pools {
         Ok(())
     }
 
-    /// Puts a row where a sequence starts. What is kept by position and never read before it is written stays.
+    /// Puts a row where a sequence starts.
     pub fn reset(
         &self,
         states: &mut Mirror,
@@ -120,8 +121,7 @@ impl Pools {
         for (i, p) in self.layout.parts.iter().enumerate() {
             let at = self.at(states, i, row, true)?;
             match p.init {
-                None if p.used(0) > 0 => device.fill(at, p.used(0), 0)?,
-                None => self.clear(device, i, at, 0)?,
+                None => device.fill(at, p.bytes, 0)?,
                 Some(param) => {
                     params.flush_slot(param)?;
                     let (from, part) = (params.address(param), params.layout().slot_bytes(param).max(1));
