@@ -3,6 +3,7 @@
 //! `inst` has the instructions and registers, `print` the one printer, `build` a small builder; `simt` is the shared
 //! [`crate::emit::Emit`] over warps: a unit of the schedule is done by one warp, and its 32 threads are the lanes.
 mod arith;
+mod assembler;
 mod attention;
 mod build;
 mod compile;
@@ -14,6 +15,7 @@ mod memory;
 mod print;
 mod simt;
 
+pub use assembler::{AssembleError, Assembled, Assembler, Usage};
 pub use attention::attention;
 pub use compile::{Code, Sm, compile, preamble};
 pub use contract::contract;

@@ -1,114 +1,166 @@
-//! NVIDIA's assembler takes every kernel of every program of the families' demos, for sm_80 and sm_90, with all values in
-//! registers and without a remark. `scripts/ptxas.sh` fetches it; where it is not there, this is skipped and said so.
-use lolm_codegen::ptx::{Sm, preamble};
-use lolm_codegen::{Claim, claim};
-use lolm_ir::artifact::entry;
+//! NVIDIA's assembler takes every kernel of every program of every spec, in f32 and in bf16, for sm_80 and sm_90, with all
+//! values in registers and without a remark. `scripts/ptxas.sh` fetches it; where it is not there, this is skipped and
+//! said so. The test command takes the demos, and of kernels that differ in numbers alone the longest one;
+//! `cargo test --test ptxas -- --ignored` takes all.
+use lolm_codegen::claim;
+use lolm_codegen::ptx::{Assembler, Code, Sm, preamble};
 use lolm_ir::plan::Module;
 use lolm_ir::threads::in_order;
-use lolm_models::spec::{Override, library_with};
-use lolm_models::{Noise, Program, build};
+use lolm_models::spec::{LIBRARY, library};
+use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
-use lolm_passes::pipeline::{Goal, Options, Source, Target, compile_with};
+use lolm_passes::pipeline::{Goal, Options, Precision, Source, Target, compile_with};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-const FAMILIES: [&str; 6] = ["lolm", "transformer", "mamba", "jamba", "griffin", "samba"];
+/// Kernels that are assembled in one call.
+const TOGETHER: usize = 32;
+const CHIPS: [&str; 2] = ["sm_80", "sm_90"];
 
-fn ptxas() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ptx-tools/ptxas");
-    path.exists().then_some(path)
+/// The code of a kernel as an entry of no name, and who has it.
+struct Entry {
+    code: Code,
+    owner: String,
 }
 
-/// A training step, an evaluation, a prompt and a token, of the demo of a family.
-fn module(family: &str) -> Module {
-    let keys = [("training.seq", 64), ("training.batch", 2)].map(|(k, n)| Override::new(k, n.to_string()));
-    let spec = library_with(&format!("{family}-demo"), &keys).unwrap().unwrap_or_else(|e| panic!("{family}: {e}"));
+/// What `lolm compile` makes of a spec: a training step, an evaluation, prompts of several lengths, a token.
+fn programs(spec: &Spec) -> Vec<(Program, Goal)> {
+    let t = &spec.training;
+    let (batch, seq) = (t.batch, t.seq);
     let adamw = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: Some(1.0), skip_above: 1e3 };
-    let programs = [
-        (Program::Train { batch: 2, seq: 64, noise: Noise::Random }, Goal::Train(adamw)),
-        (Program::Eval { batch: 2, seq: 64 }, Goal::Forward),
-        (Program::Step { slots: 1, tokens: 16 }, Goal::Forward),
-        (Program::Step { slots: 1, tokens: 1 }, Goal::Forward),
+    let mut out = vec![
+        (Program::Train { batch, seq, noise: Noise::Random }, Goal::Train(adamw)),
+        (Program::Eval { batch, seq }, Goal::Forward),
     ];
+    let sizes = prefill_sizes(spec);
+    let prompts = [256, 64, 16, 4].into_iter().filter(|n| sizes.contains(n));
+    out.extend(prompts.chain([1]).map(|tokens| (Program::Step { slots: 1, tokens }, Goal::Forward)));
+    out
+}
+
+fn module(name: &str, precision: Precision) -> Module {
+    let spec = library(name).unwrap().unwrap_or_else(|e| panic!("{name}: {e}"));
     let source = |(n, (p, goal)): (usize, &(Program, Goal))| {
-        let mut graph = build(&spec, p).unwrap_or_else(|e| panic!("{family}: {e}"));
+        let mut graph = build(&spec, p).unwrap_or_else(|e| panic!("{name}: {e}"));
         graph.name = format!("program_{n}");
         Source { graph, goal: *goal }
     };
-    let sources: Vec<Source> = programs.iter().enumerate().map(source).collect();
-    let options = Options { target: Target::Gpu, ..Options::default() };
-    compile_with(&sources, options, &|_, _| ()).unwrap_or_else(|e| panic!("{family}: {e}"))
+    let sources: Vec<Source> = programs(&spec).iter().enumerate().map(source).collect();
+    let options = Options { target: Target::Gpu, precision, ..Options::default() };
+    compile_with(&sources, options, &|_, _| ()).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// What is wrong in what ptxas says of a module: it exits with 0 after much that is.
-fn complaints(said: &str) -> Vec<&str> {
-    let wrong = |l: &&str| {
-        let memory =
-            l.contains("bytes stack frame") && !l.contains("0 bytes stack frame, 0 bytes spill stores, 0 bytes");
-        let remark = l.contains("(C75") || l.contains("warning") || l.contains("error") || l.contains("fatal");
-        memory || remark || l.contains("lmem")
+/// The code of all kernels of a spec.
+fn entries(name: &str, precision: Precision) -> Vec<Entry> {
+    let m = module(name, precision);
+    let one = |k: &lolm_ir::kernel::Kernel| {
+        let code = claim(k, "entry").unwrap_or_else(|e| panic!("{e}")).code;
+        let lines = code.text.lines().filter(|l| !l.is_empty() && !l.trim_start().starts_with("//"));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        Entry { code: Code { text, ..code }, owner: format!("{name} {precision:?} {}", k.name) }
     };
-    said.lines().filter(wrong).collect()
+    m.kernels.iter().map(one).collect()
 }
 
-#[test]
-fn every_kernel_of_the_demos_assembles_in_registers() {
-    let Some(ptxas) = ptxas() else {
-        eprintln!(
-            "skipped: the kernels of {} demos were not assembled; scripts/ptxas.sh fetches ptxas",
-            FAMILIES.len()
-        );
-        return;
-    };
-    let folder = tempfile();
-    let failed: Vec<String> = in_order(FAMILIES.len(), |i| assemble(FAMILIES[i], &ptxas, &folder)).concat();
-    std::fs::remove_dir_all(&folder).unwrap();
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+/// The text with every number replaced: kernels that agree in it differ in lengths, offsets and constants.
+fn skeleton(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_number = false;
+    for c in text.chars() {
+        let digit = c.is_ascii_digit();
+        if digit && !in_number {
+            out.push('0');
+        }
+        if !digit {
+            out.push(c);
+        }
+        in_number = digit;
+    }
+    out
 }
 
-fn tempfile() -> PathBuf {
+/// Of the entries with one key the longest.
+fn distinct(all: Vec<Entry>, key: impl Fn(&str) -> String) -> Vec<Entry> {
+    let mut kept: BTreeMap<String, Entry> = BTreeMap::new();
+    for e in all {
+        let key = key(&e.code.text);
+        if kept.get(&key).is_none_or(|k| k.code.text.len() < e.code.text.len()) {
+            kept.insert(key, e);
+        }
+    }
+    kept.into_values().collect()
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    LIBRARY.iter().map(|(name, _)| *name)
+}
+
+fn folder() -> PathBuf {
     let path = std::env::temp_dir().join(format!("lolm-ptxas-{}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
     path
 }
 
-fn assemble(family: &str, ptxas: &Path, folder: &Path) -> Vec<String> {
-    let m = module(family);
-    let claims: Vec<Claim> = m
-        .kernels
-        .iter()
-        .enumerate()
-        .map(|(i, k)| claim(k, &entry(i, &k.name)).unwrap_or_else(|e| panic!("{e}")))
-        .collect();
-    let texts: Vec<&str> = claims.iter().map(|c| c.code.text.as_str()).collect();
-    let text = preamble(Sm::Sm80, claims.iter().map(|c| &c.code)) + &texts.join("\n");
-    let path = folder.join(format!("{family}.ptx"));
-    std::fs::write(&path, text).unwrap();
-    let mut failed = vec![];
-    for arch in ["sm_80", "sm_90"] {
-        let out = folder.join(format!("{family}.{arch}.cubin"));
-        let run = Command::new(ptxas).args(["-v", "-arch", arch]).arg(&path).arg("-o").arg(out).output().unwrap();
-        let said = String::from_utf8_lossy(&run.stderr);
-        let assembled = said.matches("Used ").count();
-        if !run.status.success() || assembled != m.kernels.len() {
-            failed.push(format!("{family}, {arch}: {assembled} of {} kernels\n{said}", m.kernels.len()));
-        }
-        failed.extend(complaints(&said).iter().map(|l| format!("{family}, {arch}: {l}")));
-        println!("{family}: {assembled} kernels assembled for {arch}");
+/// Assembles the kernels of these specs for both chips; `key` says which kernels are alike.
+fn assemble(specs: &[&str], key: impl Fn(&str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ptx-tools/ptxas");
+    let Some(ptxas) = Assembler::at(&path) else {
+        eprintln!("skipped: the kernels of {} specs were not assembled; scripts/ptxas.sh fetches ptxas", specs.len());
+        return;
+    };
+    let both = [Precision::F32, Precision::Bf16];
+    let all =
+        in_order(2 * specs.len(), |i| entries(specs[i / 2], both[i % 2])).into_iter().flatten().collect::<Vec<_>>();
+    let count = all.len();
+    let kept = distinct(all, key);
+    let batches: Vec<&[Entry]> = kept.chunks(TOGETHER).collect();
+    let folder = folder();
+    let complaints = in_order(CHIPS.len() * batches.len(), |i| {
+        let (n, chip) = (i / CHIPS.len(), CHIPS[i % CHIPS.len()]);
+        batch(&ptxas, batches[n], chip, &folder.join(format!("{n}.{chip}.ptx")))
+    });
+    std::fs::remove_dir_all(&folder).unwrap();
+    println!(
+        "{} distinct kernels of {count} in {} specs assembled for {}",
+        kept.len(),
+        specs.len(),
+        CHIPS.join(" and ")
+    );
+    let complaints = complaints.concat();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// Assembles kernels together, each under a name of its own.
+fn batch(ptxas: &Assembler, kernels: &[Entry], chip: &str, file: &Path) -> Vec<String> {
+    let named = |(i, e): (usize, &Entry)| e.code.text.replacen(".entry entry(", &format!(".entry k{i}("), 1);
+    let texts: Vec<String> = kernels.iter().enumerate().map(named).collect();
+    let text = preamble(Sm::Sm80, kernels.iter().map(|k| &k.code)) + &texts.join("\n");
+    let done = ptxas.assemble(&text, chip, file).unwrap();
+    let owner = |line: &str| {
+        let number = line.strip_prefix('k').and_then(|l| l.split(':').next()?.parse::<usize>().ok());
+        number.and_then(|n| kernels.get(n)).map_or("", |e| e.owner.as_str())
+    };
+    let mut out: Vec<String> = done.complaints.iter().map(|l| format!("{chip}: {}: {l}", owner(l))).collect();
+    if done.entries.len() != kernels.len() {
+        out.push(format!("{chip}: {} of {} kernels assembled", done.entries.len(), kernels.len()));
     }
-    failed
+    out
 }
 
 #[test]
-fn complaints_are_heard() {
-    let fine =
-        "ptxas info    : Function properties for f\n    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
-    assert!(complaints(fine).is_empty());
-    for bad in [
-        "    16 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads",
-        "    0 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads",
-        "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized",
-    ] {
-        assert_eq!(complaints(bad), [bad]);
-    }
+fn every_kernel_of_the_demos_assembles_in_registers() {
+    let demos: Vec<&str> = names().filter(|n| n.ends_with("-demo")).collect();
+    assemble(&demos, skeleton);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_kernel_of_every_spec_assembles_in_registers() {
+    assemble(&names().collect::<Vec<_>>(), str::to_owned);
+}
+
+#[test]
+fn kernels_that_differ_in_numbers_alone_are_alike() {
+    assert_eq!(skeleton("add.s32 %r10, %r2, 512;"), skeleton("add.s32 %r9, %r11, 64;"));
+    assert_ne!(skeleton("add.s32 %r10, %r2, 512;"), skeleton("sub.s32 %r10, %r2, 512;"));
 }

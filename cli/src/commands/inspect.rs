@@ -4,6 +4,7 @@ use crate::draw::{self, Drawing};
 use crate::inspect::graph::{Operations, Raised};
 use crate::inspect::params::Parameters;
 use crate::inspect::plan::{self, Memory, Program};
+use crate::inspect::usage;
 use crate::output::{say, show};
 use crate::programs::{Kind, ProgramArgs, USUAL};
 use crate::spec::{self, Named, Overrides};
@@ -70,6 +71,10 @@ enum Stage {
     /// The launches in order, and the memory
     Plan,
 }
+
+/// What stands below the kernels of an artifact for a GPU where no assembler is at hand.
+const UNKNOWN: &str =
+    "\nregisters and shared memory are not known without ptxas: `scripts/ptxas.sh` fetches it, and PTXAS names one\n";
 
 /// The answer without a stage.
 #[derive(Serialize)]
@@ -149,7 +154,7 @@ impl Inspect {
                 return self.plans(&m.programs, Memory::of(&m.params, &m.states, &m.tables, &m.programs));
             }
             Some(Stage::Kernels) if self.text => return self.ptx(&a),
-            Some(Stage::Kernels) => return show(self.json, &m.kernels, |k| plan::show_records(k)),
+            Some(Stage::Kernels) => return self.records(&a),
             Some(Stage::Graph | Stage::Raise | Stage::Rewrite | Stage::Differentiate | Stage::Expand) => {
                 bail!("an artifact holds no graphs: inspect its spec, which `--stage spec` prints")
             }
@@ -174,15 +179,26 @@ impl Inspect {
         show(self.json, &out, Summary::show)
     }
 
+    /// The kernels of an artifact, and what they take of a GPU where an assembler is at hand.
+    fn records(&self, a: &Artifact) -> Result<()> {
+        let m = &a.manifest;
+        let Some(chip) = architecture(&m.target) else {
+            return show(self.json, &usage::bare(&m.kernels), |k| plan::show_records(k));
+        };
+        let Some(ptxas) = usage::assembler()? else {
+            return show(self.json, &usage::bare(&m.kernels), |k| plan::show_records(k) + UNKNOWN);
+        };
+        let records = usage::of(&ptxas, &m.kernels, ptx_of(a, chip)?, chip)?;
+        show(self.json, &records, |k| plan::show_records(k))
+    }
+
     /// The PTX of an artifact's kernels.
     fn ptx(&self, a: &Artifact) -> Result<()> {
         let m = &a.manifest;
-        let Some(architecture) = architecture(&m.target) else {
+        let Some(chip) = architecture(&m.target) else {
             bail!("the code for {} is no text; `lolm compile --emit clif,asm --dump DIR` writes its sources", m.target)
         };
-        let section = a.section(&format!("{PTX}{architecture}"));
-        let section = section.context("bug: an artifact that was checked has no section of PTX")?;
-        let text = std::str::from_utf8(section).context("bug: the PTX of an artifact that was checked is no text")?;
+        let text = ptx_of(a, chip)?;
         let mut wanted = m.kernels.iter().filter(|k| k.name.contains(&self.kernel)).peekable();
         if wanted.peek().is_none() {
             bail!("no kernel of the artifact has `{}` in its name; `--stage kernels` lists them", self.kernel);
@@ -275,6 +291,13 @@ impl Inspect {
         }
         Ok(())
     }
+}
+
+/// The text of an artifact's kernels for a chip.
+fn ptx_of<'a>(a: &'a Artifact, chip: &str) -> Result<&'a str> {
+    let section = a.section(&format!("{PTX}{chip}"));
+    let section = section.context("bug: an artifact that was checked has no section of PTX")?;
+    std::str::from_utf8(section).context("bug: the PTX of an artifact that was checked is no text")
 }
 
 pub fn memory_of(m: &Module) -> Memory {

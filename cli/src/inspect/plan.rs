@@ -1,7 +1,8 @@
 //! Programs, launches, kernels and memory of a compiled module or an artifact.
+use super::usage::Record;
 use crate::output::{bytes, scaled};
 use crate::table::Table;
-use lolm_ir::artifact::{KernelRecord, ParamRecord, StateRecord, TableRecord};
+use lolm_ir::artifact::{ParamRecord, StateRecord, TableRecord};
 use lolm_ir::plan::{Buffer, Extent, Gemm, Kind, Launch, Module, Place, Plan, Port, Stage, Step};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -298,15 +299,20 @@ fn size(b: &Buffer) -> u64 {
 }
 
 /// The kernels of an artifact.
-pub fn show_records(kernels: &[KernelRecord]) -> String {
-    let blocks = kernels.iter().any(|k| k.block.is_some());
+pub fn show_records(records: &[Record]) -> String {
+    let blocks = records.iter().any(|r| r.kernel.block.is_some());
+    let known = records.iter().any(|r| r.usage.is_some());
     let of_blocks: &[&str] = if blocks { &[">blocks", ">threads"] } else { &[] };
-    let mut t = Table::new(&[&[">#", "kernel", "units", ">operands", ">code"], of_blocks].concat());
-    for (i, k) in kernels.iter().enumerate() {
+    let of_usage: &[&str] = if known { &[">registers", ">shared", "complaints"] } else { &[] };
+    let mut t = Table::new(&[&[">#", "kernel", "units", ">operands", ">code"], of_blocks, of_usage].concat());
+    for (i, Record { kernel: k, usage }) in records.iter().enumerate() {
         let units = k.unit_dims.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
         let mut row = vec![i.to_string(), k.name.clone(), units, k.operands.to_string(), bytes(k.len)];
         if let Some(b) = k.block {
             row.extend([k.units.div_ceil(b.units as u64).to_string(), b.threads.to_string()]);
+        }
+        if let Some(u) = usage {
+            row.extend([u.registers.to_string(), bytes(u.shared as u64), u.complaints.join("; ")]);
         }
         t.row(&row);
     }

@@ -50,6 +50,8 @@ fn an_artifact_for_a_gpu_shows_its_ptx() {
     f.lolm(&format!("compile lolm-demo {SMALL} --target cuda --programs decode -o gpu.lolm")).ok();
     let table = f.lolm("inspect gpu.lolm --stage kernels").ok();
     assert!(table.contains("threads") && table.contains("rsqrt"), "{table}");
+    // What ptxas knows, or that it is not there to be asked.
+    assert!(table.contains("registers") && table.contains("shared"), "{table}");
     let text = f.lolm("inspect gpu.lolm --stage kernels --text --kernel rsqrt").ok();
     assert!(text.starts_with(".visible .entry") && text.contains("sqrt.rn.f32"), "{text}");
     assert!(!text.contains("gelu"));
