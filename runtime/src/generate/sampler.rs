@@ -4,6 +4,7 @@ use lolm_ir::philox::philox4x32_10;
 mod most;
 mod vectors;
 use most::Candidate;
+use most::keep_greatest;
 pub use most::most_probable;
 use vectors::{exp, greatest, log_sum_exp, sum, weigh};
 
@@ -51,15 +52,15 @@ impl Sampling {
 pub struct Sampler {
     candidates: Vec<Candidate>,
     weights: Vec<f32>,
+    spare: Vec<f32>,
 }
 
-/// Candidates that are sorted for top-p at first; if they do not reach the probability, so many times more.
+/// Candidates that are sorted for top-p; if they do not reach the probability, none are.
 const FIRST: usize = 64;
-const MORE: usize = 16;
 
 impl Sampler {
     pub fn new(vocab: usize) -> Sampler {
-        Sampler { candidates: vec![], weights: Vec::with_capacity(vocab) }
+        Sampler { weights: Vec::with_capacity(vocab), ..Sampler::default() }
     }
 
     /// The token of draw `index`. Logits that are not numbers are never chosen.
@@ -86,18 +87,20 @@ impl Sampler {
         self.draw(u)
     }
 
-    /// Sorts the most probable tokens only, as many as top-p needs.
+    /// Sorts the most probable tokens only if they are enough for top-p, as they are where a model knows what to say.
     fn choose_by_top_p(&mut self, how: &Sampling, logits: &[f32], top: f32, total: f64, u: f64) -> u32 {
-        let mut n = FIRST;
-        loop {
-            most_probable(logits, n, &mut self.candidates);
-            let sum = self.weigh(top, 1.0 / how.temperature);
-            if n >= logits.len() || sum >= how.top_p as f64 * total {
-                let n = self.kept(how, total);
-                return self.draw_candidate(n, u);
-            }
-            n *= MORE;
+        std::mem::swap(&mut self.weights, &mut self.spare);
+        most_probable(logits, FIRST, &mut self.candidates);
+        if self.weigh(top, 1.0 / how.temperature) >= how.top_p as f64 * total {
+            let n = self.kept(how, total);
+            let token = self.draw_candidate(n, u);
+            std::mem::swap(&mut self.weights, &mut self.spare);
+            return token;
         }
+        std::mem::swap(&mut self.weights, &mut self.spare);
+        keep_greatest(&mut self.weights, how.top_p as f64 * total, &mut self.candidates);
+        self.weights.iter_mut().for_each(|w| *w = if *w < how.min_p { 0.0 } else { *w });
+        self.draw(u)
     }
 
     /// Computes the weights of the candidates, and their sum.
@@ -232,6 +235,11 @@ mod tests {
         let how = Sampling { top_p: 0.5, ..Sampling::default() };
         let drawn: Vec<u32> = (0..2000).map(|i| s.choose(&how, &logits, i)).collect();
         assert!(drawn.iter().all(|t| *t < 2500) && drawn.iter().any(|t| *t > 2400));
+        // Two thirds of the weight lie in every second token.
+        let logits: Vec<f32> = (0..5000).map(|i| (1.0 + (i % 2) as f32).ln()).collect();
+        let how = Sampling { top_p: 0.6, min_p: 0.1, ..Sampling::default() };
+        let drawn: Vec<u32> = (0..2000).map(|i| s.choose(&how, &logits, i)).collect();
+        assert!(drawn.iter().all(|t| t % 2 == 1 && *t < 4502) && drawn.iter().any(|t| *t > 4400));
     }
 
     #[test]

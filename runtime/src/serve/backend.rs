@@ -53,6 +53,7 @@ pub trait Backend: Send {
 
     /// Takes tokens of a prompt into the last row, as many as one of the facts' numbers; `first` is the lane of the first
     /// one. Later, [`Backend::trace`] is by token, and [`Backend::logits`] too if all were asked for, else 0 is the last's.
+    /// With all logits there may be fewer tokens than a number; then the row cannot be gone on from.
     fn read(&mut self, first: Lane, tokens: &[u32], steps: Steps) -> Result<(), String>;
 
     fn logits(&self, at: usize) -> &[f32];

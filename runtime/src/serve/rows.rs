@@ -3,13 +3,18 @@ use super::backend::{Backend, Facts, Lane, Steps};
 use super::request::{Gate, Memory, Trace};
 use crate::generate::GenerateError;
 use crate::model::{Input, Model, Output, ProgramId};
+use crate::rows::RowSnapshot;
 use lolm_ir::DType;
+use lolm_ir::graph::RowKind;
 use std::ops::Range;
 
-/// A model whose states have one row, in which one sequence after the other is read and answered.
+/// A model with rows for sequences that answer side by side. One that was loaded without them has a single row, in which
+/// one sequence after the other is read and answered.
 pub struct ModelRows {
     model: Model,
     facts: Facts,
+    /// Over the rows from 0 on, fewest first.
+    lanes: Vec<Step>,
     /// Over a prompt, longest first; the last takes one token.
     reads: Vec<Step>,
     scores: Vec<Step>,
@@ -18,7 +23,9 @@ pub struct ModelRows {
 }
 
 /// A step program and its ports.
+#[derive(Clone, Copy)]
 struct Step {
+    /// Tokens of a prompt, or lanes.
     tokens: usize,
     program: ProgramId,
     ids: Input,
@@ -33,66 +40,74 @@ struct Step {
 
 #[derive(Clone, Copy)]
 enum Last {
+    Lanes(usize),
     Read(usize),
     Score(usize),
 }
 
 impl ModelRows {
     pub fn new(mut model: Model, tau: f32) -> Result<ModelRows, GenerateError> {
-        let (mut reads, scores) = (steps(&model, "prefill_")?, steps(&model, "score_")?);
-        reads.push(Step::new(&model, "decode", 1)?);
-        for s in reads.iter().chain(&scores) {
+        let (mut reads, mut scores) = (steps(&model, "prefill_", 2)?, steps(&model, "score_", 2)?);
+        let one = Step::new(&model, "decode", 1)?;
+        let mut lanes = steps(&model, "decode_", 1)?;
+        lanes.reverse();
+        if lanes.is_empty() {
+            lanes.push(one);
+        }
+        reads.push(one);
+        scores.push(one);
+        for s in lanes.iter().chain(&reads).chain(&scores) {
             if model.has_input(s.program, "tau") {
                 let tau_input = model.input(s.program, "tau", DType::F32)?;
                 model.input_mut::<f32>(tau_input).fill(tau);
             }
         }
-        let last = reads.len() - 1;
-        let one = &reads[last];
-        let sizes = |steps: &[Step]| steps.iter().map(|s| s.tokens).chain([1]).collect();
+        let sizes = |steps: &[Step]| steps.iter().map(|s| s.tokens).collect();
         let facts = Facts {
             vocab: model.output_len(one.logits),
-            max_len: usize::MAX,
-            slots: 1,
-            chunks: reads.iter().map(|s| s.tokens).collect(),
+            max_len: max_len(&model),
+            slots: lanes.last().map_or(1, |s| s.tokens),
+            chunks: sizes(&reads),
             scores: sizes(&scores),
             gate: one.gate.is_some(),
-            row_bytes: model.states().bytes(),
+            row_bytes: model.row_bytes(),
         };
-        Ok(ModelRows { model, facts, reads, scores, last: Last::Read(last) })
+        let last = Last::Read(reads.len() - 1);
+        Ok(ModelRows { model, facts, lanes, reads, scores, last })
     }
 
     fn step(&self) -> &Step {
         match self.last {
+            Last::Lanes(i) => &self.lanes[i],
             Last::Read(i) => &self.reads[i],
             Last::Score(i) => &self.scores[i],
         }
     }
 
-    fn run(&mut self, last: Last, first: Lane, tokens: &[u32]) -> Result<(), String> {
+    fn run(&mut self, last: Last) -> Result<(), String> {
         self.last = last;
-        let s = match last {
-            Last::Read(i) => &self.reads[i],
-            Last::Score(i) => &self.scores[i],
-        };
-        let m = &mut self.model;
-        m.input_mut::<i32>(s.ids).iter_mut().zip(tokens).for_each(|(to, t)| *to = *t as i32);
-        if let Some(pos) = s.pos {
-            m.input_mut::<i32>(pos).fill(first.position as i32);
-        }
-        if let Some(gate) = s.gate {
-            m.input_mut::<f32>(gate).fill(first.gate);
-        }
-        m.run(s.program);
-        m.check().map_err(|e| e.to_string())
+        let program = self.step().program;
+        self.model.run(program);
+        self.model.check().map_err(|e| e.to_string())
+    }
+
+    /// The model's row: the one where prompts are read is the last, and the only one if there are no others.
+    fn row(&self, row: usize) -> usize {
+        if row < self.facts.slots { row.min(self.model.rows()) } else { self.model.rows() }
     }
 }
 
-/// The programs `<prefix><T>`, longest first.
-fn steps(m: &Model, prefix: &str) -> Result<Vec<Step>, GenerateError> {
+/// Positions that states along kept keys have room for; without such states there is no end.
+fn max_len(m: &Model) -> usize {
+    let kept = m.manifest().states.iter().filter(|s| s.rows == RowKind::Kept);
+    kept.filter_map(|s| s.shape.get(1).copied()).min().unwrap_or(usize::MAX)
+}
+
+/// The programs `<prefix><T>` of at least so many tokens, longest first.
+fn steps(m: &Model, prefix: &str, least: usize) -> Result<Vec<Step>, GenerateError> {
     let names = m.plans().iter().map(|p| p.program.clone());
     let sized = |name: String| Some((name.strip_prefix(prefix)?.parse::<usize>().ok()?, name));
-    let mut sizes: Vec<(usize, String)> = names.filter_map(sized).filter(|s| s.0 > 1).collect();
+    let mut sizes: Vec<(usize, String)> = names.filter_map(sized).filter(|s| s.0 >= least).collect();
     sizes.sort_by(|a, b| b.cmp(a));
     sizes.iter().map(|(t, name)| Step::new(m, name, *t)).collect()
 }
@@ -132,24 +147,45 @@ impl Step {
 }
 
 impl Backend for ModelRows {
-    type Snapshot = Vec<Vec<u8>>;
+    type Snapshot = RowSnapshot;
 
     fn facts(&self) -> &Facts {
         &self.facts
     }
 
     fn decode(&mut self, lanes: &[Lane]) -> Result<(), String> {
-        self.run(Last::Read(self.reads.len() - 1), lanes[0], &[lanes[0].token])
+        let i = self.lanes.iter().position(|s| s.tokens >= lanes.len());
+        let i = i.ok_or_else(|| format!("bug: no program decodes {} sequences", lanes.len()))?;
+        let (s, m) = (self.lanes[i], &mut self.model);
+        // Lanes that hold nothing read token 0 at position 0.
+        let of = |at: usize| lanes.get(at).copied().unwrap_or(Lane { token: 0, position: 0, gate: -1.0 });
+        m.input_mut::<i32>(s.ids).iter_mut().enumerate().for_each(|(i, to)| *to = of(i).token as i32);
+        if let Some(pos) = s.pos {
+            m.input_mut::<i32>(pos).iter_mut().enumerate().for_each(|(i, to)| *to = of(i).position as i32);
+        }
+        if let Some(gate) = s.gate {
+            m.input_mut::<f32>(gate).iter_mut().enumerate().for_each(|(i, to)| *to = of(i).gate);
+        }
+        self.run(Last::Lanes(i))
     }
 
     fn read(&mut self, first: Lane, tokens: &[u32], steps: Steps) -> Result<(), String> {
-        let of = |all: &[Step]| all.iter().position(|s| s.tokens == tokens.len());
         let last = match steps {
-            Steps::Score => of(&self.scores).map(Last::Score),
-            Steps::Read => None,
+            Steps::Read => self.reads.iter().position(|s| s.tokens == tokens.len()).map(Last::Read),
+            Steps::Score => self.scores.iter().rposition(|s| s.tokens >= tokens.len()).map(Last::Score),
         };
-        let last = last.or_else(|| of(&self.reads).map(Last::Read));
-        self.run(last.ok_or_else(|| format!("bug: no step takes {} tokens", tokens.len()))?, first, tokens)
+        self.last = last.ok_or_else(|| format!("bug: no program reads {} tokens", tokens.len()))?;
+        let (s, m) = (*self.step(), &mut self.model);
+        let ids = m.input_mut::<i32>(s.ids);
+        ids.fill(0);
+        ids.iter_mut().zip(tokens).for_each(|(to, t)| *to = *t as i32);
+        if let Some(pos) = s.pos {
+            m.input_mut::<i32>(pos).fill(first.position as i32);
+        }
+        if let Some(gate) = s.gate {
+            m.input_mut::<f32>(gate).fill(first.gate);
+        }
+        self.run(self.last)
     }
 
     fn logits(&self, at: usize) -> &[f32] {
@@ -160,26 +196,21 @@ impl Backend for ModelRows {
         self.step().trace(&self.model, at)
     }
 
-    // The one row is the one where prompts are read, too.
-    fn copy(&mut self, _: usize, _: usize, _: usize) -> Result<(), String> {
-        Ok(())
+    fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), String> {
+        let (from, to) = (self.row(from), self.row(to));
+        if from == to { Ok(()) } else { self.model.copy_row(from, to, tokens).map_err(|e| e.to_string()) }
     }
-    fn reset(&mut self, _: usize) -> Result<(), String> {
-        self.model.reset_states_if(|name| !name.starts_with("adam."));
-        Ok(())
+    fn reset(&mut self, row: usize) -> Result<(), String> {
+        self.model.reset_row(self.row(row)).map_err(|e| e.to_string())
     }
-    fn save(&mut self, _: usize, _: usize) -> Result<Vec<Vec<u8>>, String> {
-        let states = self.model.states();
-        Ok((0..states.slots().len()).map(|slot| states.raw(slot).to_vec()).collect())
+    fn save(&mut self, row: usize, tokens: usize) -> Result<RowSnapshot, String> {
+        self.model.save_row(self.row(row), tokens).map_err(|e| e.to_string())
     }
-    fn restore(&mut self, _: usize, snapshot: &Vec<Vec<u8>>) -> Result<(), String> {
-        for (slot, bytes) in snapshot.iter().enumerate() {
-            self.model.state_bytes_mut(slot).copy_from_slice(bytes);
-        }
-        Ok(())
+    fn restore(&mut self, row: usize, snapshot: &RowSnapshot) -> Result<(), String> {
+        self.model.restore_row(self.row(row), snapshot).map_err(|e| e.to_string())
     }
-    fn snapshot_bytes(&self, _: usize) -> usize {
-        self.facts.row_bytes
+    fn snapshot_bytes(&self, tokens: usize) -> usize {
+        self.model.snapshot_bytes(tokens)
     }
 }
 

@@ -168,11 +168,9 @@ impl<B: Backend> Scheduler<B> {
         let Some(job) = self.shared.take_first(|r| free || r.max_tokens <= 1) else { return Ok(false) };
         let now = Instant::now();
         self.shared.stats().queue.add(now.saturating_duration_since(job.arrived).as_secs_f64());
-        let mut s = Sequence::new(job, now);
-        let row = self.facts.slots;
-        let next = self.prefixes.start(&mut self.backend, row, &mut s)?;
+        let s = self.reading.insert(Sequence::new(job, now));
+        let next = self.prefixes.start(&mut self.backend, self.facts.slots, s)?;
         s.emit(Event::Started { cached_tokens: s.cached });
-        let s = self.reading.insert(s);
         if let Some(next) = next {
             let end = s.next(&next.logits, || next.trace.clone(), &mut self.chooser);
             count_token(&self.shared, s);
@@ -185,7 +183,11 @@ impl<B: Backend> Scheduler<B> {
     fn chunk(&self, s: &Sequence) -> usize {
         let sizes = if s.scored() { &self.facts.scores } else { &self.facts.chunks };
         let rest = s.next_stop() - s.held;
-        sizes.iter().copied().find(|n| s.held.is_multiple_of(*n) && *n <= rest).unwrap_or(1)
+        // If nothing follows but a token, a step may have room for more than is left, but not for more than twice of it.
+        let last = s.scored() && s.request().max_tokens <= 1;
+        let padded = |n: usize| last && rest * 2 >= n && s.held + n <= self.facts.max_len;
+        let fits = |n: &usize| s.held.is_multiple_of(*n) && (*n <= rest || padded(*n));
+        sizes.iter().copied().find(fits).unwrap_or(1).min(rest)
     }
 
     /// Whether what is left of a prompt goes in by single tokens, which is cheaper beside the others' steps.

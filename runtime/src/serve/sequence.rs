@@ -11,6 +11,8 @@ pub struct Sequence {
     pub job: Job,
     /// Prompt and answer.
     pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    prompt: usize,
     /// Tokens that are in the row.
     pub held: usize,
     /// The row goes on from states that were kept after so many tokens.
@@ -58,6 +60,7 @@ impl Sequence {
         let prompt = std::mem::take(&mut job.request.prompt);
         let mut s = Sequence {
             job,
+            prompt: prompt.len(),
             tokens: prompt,
             held: 0,
             cached: 0,
@@ -70,7 +73,6 @@ impl Sequence {
             scores: vec![],
             seen: vec![],
         };
-        s.job.request.prompt = s.tokens.clone();
         if s.job.request.penalties.repetition != 1.0 {
             s.seen = s.tokens.iter().map(|t| (*t, 0)).collect();
             s.seen.sort_unstable();
@@ -79,11 +81,12 @@ impl Sequence {
         s
     }
 
+    /// What was asked for; the prompt is among the tokens.
     pub fn request(&self) -> &Request {
         &self.job.request
     }
     pub fn prompt(&self) -> usize {
-        self.job.request.prompt.len()
+        self.prompt
     }
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.prompt()

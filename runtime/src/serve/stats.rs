@@ -135,7 +135,7 @@ impl Stats {
 
     /// The part of the slots' tokens that are in use, from 0 to 1.
     pub fn usage(&self) -> f64 {
-        self.held_tokens as f64 / (self.slots * self.max_len).max(1) as f64
+        self.held_tokens as f64 / (self.slots as f64 * self.max_len as f64).max(1.0)
     }
 }
 
