@@ -130,6 +130,10 @@ pub trait Emit {
     fn vary(&mut self, v: Self::V) -> Self::V;
     /// One lane of a varying value; a uniform one stays what it is.
     fn extract(&mut self, v: Self::V, lane: usize) -> Self::V;
+    /// Lanes can exchange values: `swap` gives one.
+    fn lanes_exchange(&self) -> bool {
+        false
+    }
     /// On each lane the value of that whose number differs in the bits of `distance`, where the lanes can exchange values.
     fn swap(&mut self, _v: Self::V, _distance: usize) -> Option<Self::V> {
         None

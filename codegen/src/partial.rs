@@ -2,7 +2,7 @@
 use crate::emit::{Bin, Emit};
 use crate::eval::{Acc, Fail, Gen, Gives, Inst, Key, Keyed, with};
 use lolm_ir::DType;
-use lolm_ir::kernel::{KAxis, KOp, KValue};
+use lolm_ir::kernel::{Fold, KAxis, KOp, KValue};
 use std::collections::BTreeMap;
 
 /// How many elements an iteration takes: some vectors, or one element.
@@ -29,6 +29,12 @@ impl<E: Emit> Gen<'_, E> {
     ) -> Gives<Partial<E::V>> {
         let mut accs = BTreeMap::new();
         for f in folds {
+            if let Some(p) = from.as_ref().filter(|p| p.shape != Shape::Single && to == Shape::Single)
+                && self.joins_together(*f)
+            {
+                self.narrow_all(x, p, *f, &mut accs)?;
+                continue;
+            }
             for i in self.insts(self.k.value(*f).axes) {
                 match &from {
                     None => self.fresh(x, (*f, i), to, &mut accs)?,
@@ -85,22 +91,94 @@ impl<E: Emit> Gen<'_, E> {
 
     /// Joins the vectors of a tile pairwise, and then, for single elements, the lanes.
     fn narrow(&mut self, x: KAxis, p: &Partial<E::V>, key: Key, to: Shape) -> Gives<Acc<E::V>> {
+        let mut acc = self.join_vectors(x, p, key)?;
+        if to == Shape::Single && p.shape != Shape::Single {
+            acc = self.join_lanes(key.0, acc);
+            acc = self.with_start(x, key, acc)?;
+        }
+        Ok(acc)
+    }
+
+    fn join_vectors(&mut self, x: KAxis, p: &Partial<E::V>, key: Key) -> Gives<Acc<E::V>> {
         let mut accs: Vec<Acc<E::V>> = self.of(x, p, key).into_iter().map(|a| a.1).collect();
         while accs.len() > 1 {
             let joined = accs.chunks(2).map(|c| if c.len() == 2 { self.fold_join(key.0, c[0], c[1]) } else { c[0] });
             accs = joined.collect();
         }
-        let mut acc = *accs.first().ok_or_else(|| Fail::Bug(format!("the fold %{} has no partial", key.0.0)))?;
-        if to == Shape::Single && p.shape != Shape::Single {
-            acc = self.join_lanes(key.0, acc);
-            if let (KOp::Dot(_), Some(c)) = (&self.k.value(key.0).op, self.k.value(key.0).args.get(2))
-                && self.team_along(x).is_none()
-            {
+        accs.first().copied().ok_or_else(|| Fail::Bug(format!("the fold %{} has no partial", key.0.0)))
+    }
+
+    /// The accumulator of a dot, where lanes alone have summed so far.
+    fn with_start(&mut self, x: KAxis, key: Key, acc: Acc<E::V>) -> Gives<Acc<E::V>> {
+        match (&self.k.value(key.0).op, self.k.value(key.0).args.get(2)) {
+            (KOp::Dot(_), Some(c)) if self.team_along(x).is_none() => {
                 let c = self.eval(*c, &key.1)?;
-                acc = self.fold_join(key.0, Acc { x: c, at: None }, acc);
+                Ok(self.fold_join(key.0, Acc { x: c, at: None }, acc))
             }
+            _ => Ok(acc),
         }
-        Ok(acc)
+    }
+
+    /// Several sums, of lanes that can exchange values: these are joined together.
+    fn joins_together(&self, f: KValue) -> bool {
+        let sum = matches!(self.k.value(f).op, KOp::Reduce(Fold::Sum, _) | KOp::Dot(_));
+        sum && self.e.lanes_exchange() && self.insts(self.k.value(f).axes).len() > 1
+    }
+
+    /// Joins vectors and lanes of all instances of a sum.
+    fn narrow_all(&mut self, x: KAxis, p: &Partial<E::V>, f: KValue, accs: &mut BTreeMap<Key, Acc<E::V>>) -> Gives<()> {
+        let insts = self.insts(self.k.value(f).axes);
+        let mut sums = insts.iter().map(|i| self.join_vectors(x, p, (f, *i))).collect::<Gives<Vec<_>>>()?;
+        let mut rest = &mut sums[..];
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at_mut(1 << rest.len().min(self.e.lanes()).ilog2());
+            self.join_lanes_of(f, some);
+            rest = others;
+        }
+        for (i, acc) in insts.into_iter().zip(sums) {
+            let acc = self.with_start(x, (f, i), acc)?;
+            accs.insert((f, i), acc);
+        }
+        Ok(())
+    }
+
+    /// Sums the lanes of a power of two of values in the order of `join_lanes`. At each distance a lane gives half of its
+    /// values away and goes on with the other half, until each has the sum of one; then all get all of them.
+    fn join_lanes_of(&mut self, f: KValue, sums: &mut [Acc<E::V>]) {
+        let (lanes, count) = (self.e.lanes(), sums.len());
+        let mut left = sums.to_vec();
+        let mut distance = lanes / 2;
+        while distance > 0 {
+            let half = left.len() / 2;
+            if half > 0 {
+                let upper = self.in_upper_half(distance);
+                for j in 0..half {
+                    let (a, b) = (left[j].x, left[j + half].x);
+                    let (give, keep) = (self.e.select(upper, a, b), self.e.select(upper, b, a));
+                    left[j].x = give;
+                    left[j + half].x = keep;
+                }
+                let keep = left.split_off(half);
+                for (give, keep) in left.iter_mut().zip(keep) {
+                    if let Some(got) = self.swapped(*give, distance) {
+                        *give = self.fold_join(f, keep, got);
+                    }
+                }
+            } else if let Some(got) = self.swapped(left[0], distance) {
+                left[0] = self.fold_join(f, left[0], got);
+            }
+            distance /= 2;
+        }
+        for (n, sum) in sums.iter_mut().enumerate() {
+            sum.x = self.e.extract(left[0].x, n * (lanes / count));
+        }
+    }
+
+    /// The lanes whose number has the bit of this distance.
+    fn in_upper_half(&mut self, distance: usize) -> E::V {
+        let (lane, bit) = (self.e.iota(), self.e.i32(distance as i32));
+        let bits = self.e.binary(Bin::And, DType::I32, lane, bit);
+        self.e.binary(Bin::Eq, DType::I32, bits, bit)
     }
 
     /// (0 + 2) + (1 + 3) for four lanes: halves are joined until one is left. Lanes that can exchange values do so in the

@@ -372,13 +372,14 @@ impl Chooser<'_> {
         if self.m.members == 1 || updates || self.k.values.iter().any(traces) {
             return None;
         }
+        let most = if self.k.operands.len() > MANY_OPERANDS { self.m.members / 2 } else { self.m.members };
         let one = |axis: KAxis| {
             let lanes = s.lane == Some(axis);
             let (least, step) = match lanes {
                 true => (self.m.member_lanes, s.vectors * self.m.lanes),
                 false => (self.m.member_loop, 1),
             };
-            let members = (self.len(axis) / least).min(self.m.members).max(1);
+            let members = (self.len(axis) / least).min(most).max(1);
             let share = self.len(axis).div_ceil(members).next_multiple_of(step);
             Team { axis, members: self.len(axis).div_ceil(share), share }
         };
@@ -394,6 +395,9 @@ impl Chooser<'_> {
     }
 }
 
+/// Operands whose addresses alone fill most registers that a thread of a full team has: there half of the team is left,
+/// with twice the registers.
+const MANY_OPERANDS: usize = 24;
 /// A smaller team costs more than it gains.
 const FEWEST_MEMBERS: u32 = 4;
 /// Lanes in use, of 32, from which on an axis is as good as any: as many neighbours as memory moves at once.

@@ -1,7 +1,7 @@
 //! Teams: several warps that do one unit together. Each has a part of one long axis that is folded, and every loop along that
 //! axis runs over the part alone; what the members have folded is exchanged and joined in their order.
 //!
-//! Parts follow from the length of the axis, so the order of a sum does as well. What is stored outside of these loops is
+//! Parts follow from the length of the axis and from how much a kernel reads, so the order of a sum does as well. What is stored outside of these loops is
 //! stored by the first member.
 use crate::emit::Emit;
 use crate::eval::{Acc, Gen, Gives, Key, Tile};

@@ -279,6 +279,30 @@ fn guards_and_offsets() {
     );
 }
 
+/// Rows whose length is no multiple of what is copied at once, but which lie so far apart: contracted along and across.
+#[test]
+fn ragged_rows_are_copied() {
+    for (len, dtype) in [(133usize, "bf16"), (70, "f32"), (57, "bf16"), (131, "f32")] {
+        let pitch = len.div_ceil(8) * 8;
+        let wide = |v: u32, n: &str| match dtype {
+            "bf16" => (format!("  %{} f32[{n}] = cast f32 %{v}\n", v + 2), v + 2),
+            _ => (String::new(), v),
+        };
+        for (x, y, sums, out) in [("40*v + d", "v", "v", "40*i + d"), ("40*i + d", "i", "i", "40*v + d")] {
+            let (sx, sy) = (pitch * 50, 40 * if y == "v" { len } else { 50 });
+            let ((cx, vx), (cy, vy)) = (wide(0, "i v"), wide(1, &format!("{y} d")));
+            let (last, so) = (vx.max(vy) + 1, 40 * if sums == "v" { 50 } else { len });
+            let kept = if sums == "v" { "i d" } else { "v d" };
+            let source = format!(
+                "kernel @ragged {{\n  axis i 50\n  axis v {len}\n  axis d 40\n  in $x {dtype} {sx}\n  in $y {dtype} {sy}\n  out $z f32 {so}\n  %0 {dtype}[i v] = load $x[{pitch}*i + v]\n  %1 {dtype}[{y} d] = load $y[{x}]\n{cx}{cy}  %{last} f32[{kept}] = dot.{sums} %{vx} %{vy}\n  %{} f32[{kept}] = store $z[{out}] %{last}\n}}",
+                last + 1
+            );
+            let (_, c) = check(&source);
+            assert!(c.schedule.contains("copied and copied"), "{}", c.schedule);
+        }
+    }
+}
+
 /// One side has no axis of its own: a vector times a matrix, with a bias and an activation.
 #[test]
 fn vectors() {

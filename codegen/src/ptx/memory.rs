@@ -10,11 +10,14 @@ use crate::emit::{Access, Emit, Lane};
 use lolm_ir::DType;
 use lolm_ir::kernel::Mode;
 
-/// What was done to shared memory since the lanes last met.
+/// What was done to shared memory since the lanes last met. Where neighbouring lanes have neighbouring elements of an
+/// array, each element has one lane, which comes back to it in its own time; otherwise others may be meant.
 #[derive(Clone, Copy, Default)]
 pub struct Pending {
     pub read: bool,
     pub written: bool,
+    pub read_by_others: bool,
+    pub written_by_others: bool,
 }
 
 struct Place {
@@ -257,10 +260,12 @@ fn word(c: Class) -> Type {
 fn before_load(s: &mut Simt, access: &Access<Simt>) {
     match access.address {
         C::Shared(_) => {
-            if s.pending.written {
+            let own = access.lane == Lane::Contiguous;
+            if s.pending.written_by_others || s.pending.written && !own {
                 s.meet();
             }
             s.pending.read = true;
+            s.pending.read_by_others |= !own;
         }
         C::Global(_, o) => s.read_by_all[o as usize] |= access.lane == Lane::Uniform,
         C::Const(_) | C::Int { .. } | C::Long(_) => {}
@@ -271,10 +276,13 @@ fn before_load(s: &mut Simt, access: &Access<Simt>) {
 fn before_store(s: &mut Simt, access: &Access<Simt>) {
     match access.address {
         C::Shared(_) => {
-            if s.pending.read || s.pending.written {
+            let own = access.lane == Lane::Contiguous;
+            let others = s.pending.read_by_others || s.pending.written_by_others;
+            if others || (s.pending.read || s.pending.written) && !own {
                 s.meet();
             }
             s.pending.written = true;
+            s.pending.written_by_others |= !own;
         }
         // An element is read, if at all, before it is written, and by the lane that writes it unless all lanes read it or
         // one writes for all.

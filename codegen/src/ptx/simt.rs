@@ -193,7 +193,7 @@ impl Simt {
     /// What is read or written around a loop may have been in the iteration before.
     fn forget(&mut self) {
         let any = self.shared.is_some();
-        self.pending = Pending { read: any, written: any };
+        self.pending = Pending { read: any, written: any, read_by_others: any, written_by_others: any };
     }
 
     /// The instructions in order. The base of shared memory is known now that its size is.
@@ -260,6 +260,9 @@ impl Emit for Simt {
             V::Reg(r) => V::Reg(self.b.shfl(Shuffle::Idx, r, Src::Int(lane as i64))),
             v => v,
         }
+    }
+    fn lanes_exchange(&self) -> bool {
+        !self.alone
     }
     fn swap(&mut self, v: V, distance: usize) -> Option<V> {
         Some(match v {

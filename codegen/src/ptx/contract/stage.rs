@@ -15,7 +15,7 @@ use lolm_ir::kernel::{KAxes, KAxis, KOp, KValue, Kernel, OperandId, View};
 /// How a side comes to shared memory.
 #[derive(Clone, Debug)]
 pub enum Fill {
-    /// Copied, the elements of this view.
+    /// Copied, the elements of this view. The last elements of a row may be fewer than are copied together.
     Copy(OperandId, View),
     /// Loaded as f32, the elements of this view, and rounded to bf16.
     Round(OperandId, View),
@@ -60,23 +60,23 @@ pub fn by_depth(k: &Kernel, value: KValue, lines: &[KAxis], depth: &[KAxis]) -> 
 
 /// How a side is filled: where it can be, from neighbouring elements of memory.
 pub fn fill(k: &Kernel, factor: Factor, value: KValue, lines: &[KAxis], depth: &[KAxis]) -> Fill {
-    let inner = if by_depth(k, value, lines, depth) { depth.last() } else { lines.last() };
-    let neighbours = |v: KValue, dtype: DType, vector: i64| {
+    let index = if by_depth(k, value, lines, depth) { depth } else { lines };
+    let inner = index.last();
+    let neighbours = |v: KValue, dtype: DType, vector: i64, ragged: bool| {
         let KOp::Load(o, view) = &k.value(v).op else { return None };
-        let whole = |(a, stride): &(KAxis, i64)| {
-            Some(a) == inner && *stride == 1 && k.axis(*a).len as i64 % vector == 0 || stride % vector == 0
-        };
+        let ends = |a: KAxis| k.axis(a).len as i64 % vector == 0 || ragged && index.len() == 1;
+        let whole = |(a, stride): &(KAxis, i64)| Some(a) == inner && *stride == 1 && ends(*a) || stride % vector == 0;
         let plain = view.dynamic.is_empty() && view.guard.is_none() && k.operand(*o).dtype == dtype;
         let along = inner.is_some_and(|a| view.stride(*a) == 1);
         let fits = plain && along && view.base % vector == 0 && view.terms.iter().all(whole);
         fits.then(|| (*o, view.clone()))
     };
     let copied = match factor {
-        Factor::F32 => neighbours(value, DType::F32, 4),
-        Factor::Bf16 => neighbours(value, DType::Bf16, 8),
+        Factor::F32 => neighbours(value, DType::F32, 4, true),
+        Factor::Bf16 => neighbours(value, DType::Bf16, 8, true),
     };
     let rounded = match (factor, &k.value(value).op) {
-        (Factor::Bf16, KOp::Cast(_)) => neighbours(k.value(value).args[0], DType::F32, 4),
+        (Factor::Bf16, KOp::Cast(_)) => neighbours(k.value(value).args[0], DType::F32, 4, false),
         _ => None,
     };
     match (copied, rounded) {
@@ -156,8 +156,9 @@ impl Cx<'_> {
             match &side.fill {
                 Fill::Copy(o, view) => {
                     let Some((from, exists)) = self.source(*o, view, piece, start) else { continue };
+                    let bytes = self.bytes(side, piece, start);
                     let b = &mut self.g.e.b;
-                    let read = exists.map(|p| b.selp(Type::B32, p, Src::Int(16), Src::Int(0)));
+                    let read = exists.map(|p| b.selp(Type::B32, p, bytes, Src::Int(0)));
                     let to = self.stage_address(side, piece.to, stage);
                     self.g.e.b.guarded(piece.guard.map(|p| (p, true)), Op::CpAsync { to, from, read });
                 }
@@ -199,6 +200,22 @@ impl Cx<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of a piece that exist, where it is copied and some of it does: what is left of its row, 16 at most.
+    fn bytes(&mut self, side: &Side, piece: &Piece, start: C) -> Src {
+        let depth = count(self.g.k, &self.p.depth);
+        let len = if side.by_depth { depth } else { side.len };
+        if len % side.vector == 0 {
+            return Src::Int(16);
+        }
+        let b = &mut self.g.e.b;
+        let at = if side.by_depth { coord::add(b, start, piece.depth) } else { piece.line };
+        let minus = coord::mul(b, at, -1);
+        let left = coord::add(b, minus, C::Const(len));
+        let left = coord::either(b, left, C::Const(side.vector), BinOp::Min);
+        let bytes = coord::mul(b, left, side.size);
+        coord::int(b, bytes)
     }
 
     fn both(&mut self, a: Option<Reg>, b: Option<Reg>) -> Option<Reg> {
