@@ -12,6 +12,8 @@ pub struct Facts {
     pub max_len: usize,
     /// Sequences that can answer at the same time: rows 0 to `slots` - 1. Prompts are read in row `slots`.
     pub slots: usize,
+    /// That row is none of the others, so prompts can be read while all slots are taken.
+    pub spare_row: bool,
     /// Tokens that can be read at once, longest first, down to 1. So many tokens may start at multiples of their number.
     pub chunks: Vec<usize>,
     /// The same for steps that give the logits of all their tokens.

@@ -67,6 +67,7 @@ impl ModelRows {
             vocab: model.output_len(one.logits),
             max_len: max_len(&model),
             slots: lanes.last().map_or(1, |s| s.tokens),
+            spare_row: model.rows() > 0,
             chunks: sizes(&reads),
             scores: sizes(&scores),
             gate: one.gate.is_some(),

@@ -106,34 +106,40 @@ impl<B: Backend> Scheduler<B> {
         Ok(())
     }
 
-    /// The last event, and the figures of the whole.
+    /// The figures of the whole, and the last event: whoever gets it can see them.
     fn close(&self, mut s: Sequence, why: Finish) {
-        s.emit(Event::Done(why.clone()));
-        let now = Instant::now();
-        let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
-        {
-            let mut stats = self.shared.stats();
-            let f = &mut stats.finished;
-            *match why {
-                Finish::Length => &mut f.length,
-                Finish::Stop => &mut f.stop,
-                Finish::Cancelled => &mut f.cancelled,
-                Finish::Deadline => &mut f.deadline,
-                Finish::Failed(_) => &mut f.failed,
-            } += 1;
-            stats.panics += s.panicked as u64;
-            stats.whole.add(seconds(s.job.arrived, now));
-            stats.prompt_lengths.add(s.prompt() as f64);
-            stats.answer_lengths.add(s.generated() as f64);
-            if let Some(first) = s.first_at {
-                stats.prefill.add(seconds(s.started, first));
-                stats.decode.add(seconds(first, now));
-            }
+        self.count(&s, &why);
+        self.publish();
+        let panicked = s.panicked;
+        s.emit(Event::Done(why));
+        if s.panicked && !panicked {
+            self.shared.stats().panics += 1;
         }
         // What a sink owns may panic when it is dropped; that is no end of the engine either.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(s)));
-        self.publish();
         self.shared.closed();
+    }
+
+    fn count(&self, s: &Sequence, why: &Finish) {
+        let now = Instant::now();
+        let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
+        let mut stats = self.shared.stats();
+        let f = &mut stats.finished;
+        *match why {
+            Finish::Length => &mut f.length,
+            Finish::Stop => &mut f.stop,
+            Finish::Cancelled => &mut f.cancelled,
+            Finish::Deadline => &mut f.deadline,
+            Finish::Failed(_) => &mut f.failed,
+        } += 1;
+        stats.panics += s.panicked as u64;
+        stats.whole.add(seconds(s.job.arrived, now));
+        stats.prompt_lengths.add(s.prompt() as f64);
+        stats.answer_lengths.add(s.generated() as f64);
+        if let Some(first) = s.first_at {
+            stats.prefill.add(seconds(s.started, first));
+            stats.decode.add(seconds(first, now));
+        }
     }
 
     // ---- prompts
@@ -165,7 +171,8 @@ impl<B: Backend> Scheduler<B> {
     /// Takes the first of the queue, if there is a row for it. What gives one token at most needs none.
     fn admit(&mut self) -> Result<bool, String> {
         let free = self.running.len() < self.facts.slots;
-        let Some(job) = self.shared.take_first(|r| free || r.max_tokens <= 1) else { return Ok(false) };
+        let spare = self.facts.spare_row;
+        let Some(job) = self.shared.take_first(|r| free || spare && r.max_tokens <= 1) else { return Ok(false) };
         let now = Instant::now();
         self.shared.stats().queue.add(now.saturating_duration_since(job.arrived).as_secs_f64());
         let s = self.reading.insert(Sequence::new(job, now));

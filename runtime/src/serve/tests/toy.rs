@@ -84,6 +84,7 @@ impl Toy {
             vocab: VOCAB,
             max_len: 100_000,
             slots,
+            spare_row: true,
             chunks: vec![16, 4, 1],
             scores: vec![8, 1],
             gate: true,
