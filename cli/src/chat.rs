@@ -4,7 +4,7 @@
 //! for all of it, a depth of recursion and a length of what it writes. It sees what it sees with Hugging Face's library:
 //! `messages`, `add_generation_prompt`, `bos_token`, `eos_token`, `raise_exception`, `strftime_now`, and a `tojson` that
 //! writes as Python does; blocks take their line breaks and the space before them along.
-mod clock;
+pub(crate) mod clock;
 mod json;
 
 use crate::tokenizer::{Special, object, read_file};
@@ -65,8 +65,19 @@ impl ChatTemplate {
             (chosen(&found).with_context(|| format!("chat_template of {}", config.display()))?, config)
         };
         ensure!(source.len() <= LONGEST_TEMPLATE, "the chat template has {} bytes", source.len());
+        Ok(ChatTemplate { file, ..ChatTemplate::parse(&source, special) })
+    }
+
+    /// A template by itself.
+    pub fn parse(source: &str, special: &Special) -> ChatTemplate {
         let text = |token: &Option<crate::tokenizer::Named>| token.as_ref().map_or(String::new(), |t| t.text.clone());
-        Ok(ChatTemplate { source, file, bos: text(&special.bos), eos: text(&special.eos) })
+        let file = PathBuf::from("chat_template");
+        ChatTemplate { source: source.into(), file, bos: text(&special.bos), eos: text(&special.eos) }
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The prompt that messages make, up to where the model goes on.

@@ -12,6 +12,8 @@ pub mod init;
 pub mod inspect;
 pub mod man;
 pub mod opt;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod tokenizer;
 pub mod train;
 pub mod verify;
@@ -29,6 +31,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(c) => c.run(),
         Command::Eval(c) => c.run(),
         Command::Generate(c) => c.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(c) => c.run(),
         Command::Inspect(c) => c.run(),
         Command::Verify(c) => c.run(),
         Command::Bench(c) => c.run(),

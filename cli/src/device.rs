@@ -75,9 +75,14 @@ impl Opened {
 
     /// Loads a model there.
     pub fn load(&self, artifact: Artifact) -> Result<Model> {
+        self.load_rows(artifact, 0)
+    }
+
+    /// Loads a model there that decodes up to so many sequences side by side.
+    pub fn load_rows(&self, artifact: Artifact, rows: usize) -> Result<Model> {
         Ok(match &self.device {
-            None => Model::load(artifact, self.threads)?,
-            Some(device) => Model::load_on(artifact, device.clone())?,
+            None => Model::load_rows(artifact, self.threads, rows)?,
+            Some(device) => Model::load_rows_on(artifact, device.clone(), rows)?,
         })
     }
 }

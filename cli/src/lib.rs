@@ -17,6 +17,8 @@ pub mod peak;
 pub mod programs;
 pub mod progress;
 pub mod run_folder;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod spec;
 pub mod table;
 pub mod tokenizer;

@@ -4,9 +4,10 @@ use crate::compiler::{To, in_memory, write};
 use crate::device::Opened;
 use crate::model_folder::{folder_of, has_weights, is_model};
 use crate::output::note;
-use crate::programs::{ProgramArgs, READING};
-use crate::spec::{self, Overrides, is_artifact};
+use crate::programs::{Kind, ProgramArgs, READING, SERVING};
+use crate::spec::{self, Named, Overrides, is_artifact};
 use anyhow::{Context, Result, bail};
+use lolm_ir::artifact::lanes;
 use lolm_models::Spec;
 use lolm_runtime::train::Checkpoints;
 use lolm_runtime::weights::{self, Purpose};
@@ -68,25 +69,75 @@ pub struct Trained {
 /// Loads what `MODEL` means: the folder of a run or of a model, with its newest whole checkpoint or else its own weights,
 /// or an artifact beside `weights`. A folder without an artifact is compiled in memory.
 pub fn load(model: &Path, from: Option<&Path>, on: &Opened) -> Result<Trained> {
-    let folder = model.is_dir().then(|| RunFolder(model.into()));
-    let artifact = artifact_of(model, folder.as_ref(), on)?;
+    let folder = run_folder_of(model);
+    let artifact = artifact_of(model, folder.as_ref(), on, &ProgramArgs::default(), &READING)?;
+    trained(model, from, artifact, &|artifact| on.load(artifact))
+}
+
+/// The same with rows for up to `slots` sequences side by side, or for as many as the artifact was compiled for. A folder
+/// whose artifact has no programs for that is compiled in memory.
+pub fn load_serving(model: &Path, from: Option<&Path>, on: &Opened, slots: Option<usize>) -> Result<Trained> {
+    let folder = run_folder_of(model);
+    let args = ProgramArgs { slots: Some(slots.unwrap_or(USUAL_SLOTS)), ..ProgramArgs::default() };
+    let mut artifact = artifact_of(model, folder.as_ref(), on, &args, &SERVING)?;
+    if rows(&artifact, slots) == 0 && folder.is_some() {
+        let named = Named { name: artifact.manifest.name.clone(), spec: spec_of(&artifact)?, folder: None };
+        note(format_args!(
+            "the artifact answers one request at a time: compiled in memory for more; `--slots` keeps it"
+        ));
+        artifact = in_memory(&named, &args.sources(&named.spec, &SERVING)?, To::run_on(on.target()))?;
+    }
+    let rows = rows(&artifact, slots);
+    if rows == 0 {
+        note("the artifact answers one request at a time; `lolm compile --slots N` makes one that answers more");
+    }
+    trained(model, from, artifact, &|artifact| on.load_rows(artifact, rows))
+}
+
+/// Sequences that are answered side by side, if nothing else is asked for.
+const USUAL_SLOTS: usize = 16;
+
+/// The most lanes that an artifact has, up to `slots`; 0 if it has none.
+fn rows(a: &Artifact, slots: Option<usize>) -> usize {
+    let counts = a.manifest.programs.iter().filter_map(|p| lanes(&p.program));
+    counts.filter(|n| slots.is_none_or(|most| *n <= most)).max().unwrap_or(0)
+}
+
+fn run_folder_of(model: &Path) -> Option<RunFolder> {
+    model.is_dir().then(|| RunFolder(model.into()))
+}
+
+/// The model of an artifact with the newest weights of its folder, or those of `from`.
+fn trained(
+    model: &Path,
+    from: Option<&Path>,
+    artifact: Artifact,
+    load: &dyn Fn(Artifact) -> Result<Model>,
+) -> Result<Trained> {
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
-    let (weights, steps) = match (from, &folder) {
+    let (weights, steps) = match (from, run_folder_of(model)) {
         (Some(path), _) => (path.to_path_buf(), None),
-        (None, Some(folder)) => newest(folder)?,
+        (None, Some(folder)) => newest(&folder)?,
         (None, None) => bail!("{} holds no weights: say with --weights where they are", model.display()),
     };
-    let mut loaded = on.load(artifact)?;
+    let mut loaded = load(artifact)?;
     weights::load(&mut loaded, &weights, Purpose::Inference)?;
     Ok(Trained { model: loaded, spec, name, folder: folder_of(model), steps, weights })
 }
 
-fn artifact_of(model: &Path, folder: Option<&RunFolder>, on: &Opened) -> Result<Artifact> {
+/// The artifact of a model, or these programs of it, compiled in memory.
+fn artifact_of(
+    model: &Path,
+    folder: Option<&RunFolder>,
+    on: &Opened,
+    args: &ProgramArgs,
+    kinds: &[Kind],
+) -> Result<Artifact> {
     let path = folder.map_or(model.to_path_buf(), RunFolder::artifact);
     if !path.is_file() && folder.is_some() && is_model(model) {
         note(format_args!("{} is not there: compiled in memory; `lolm compile` would keep it", path.display()));
         let named = spec::find(&model.display().to_string(), &Overrides::default())?;
-        let sources = ProgramArgs::default().sources(&named.spec, &READING)?;
+        let sources = args.sources(&named.spec, kinds)?;
         return in_memory(&named, &sources, To::run_on(on.target()));
     }
     if !path.is_file() {

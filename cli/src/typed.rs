@@ -21,6 +21,8 @@ pub enum Command {
     Train(train::Train),
     Eval(eval::Eval),
     Generate(generate::Generate),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Bench(bench::Bench),

@@ -3,7 +3,7 @@ use crate::chat::{ChatTemplate, Message};
 use crate::device::Where;
 use crate::output::{note, say, seconds, write};
 use crate::run_folder::{Trained, load};
-use crate::tokenizer::{Characters, Stop, Tokenizer};
+use crate::tokenizer::{Text, Tokenizer};
 use crate::training::{parse_gate, settings};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -204,7 +204,7 @@ fn go_on(
     how: &How,
     each: &mut dyn FnMut(&str),
 ) -> Result<Answer> {
-    let (mut characters, mut stop, mut text) = (Characters::default(), Stop::new(&how.stop_texts), String::new());
+    let (mut out, mut text) = (Text::new(&how.stop_texts, &how.stops), String::new());
     let mut failed = None;
     let mut add = |s: String| {
         if !s.is_empty() {
@@ -213,20 +213,18 @@ fn go_on(
         }
     };
     let generated = generator.generate(prompt, how.count, how.sampling, &how.stops, &mut |token, _| {
-        match tokenizer.shown(token) {
-            Ok(_) if how.stops.contains(&token) => {}
-            Ok(bytes) => add(stop.push(&characters.push(bytes))),
+        match out.push(tokenizer, token) {
+            Ok(s) => add(s),
             Err(e) => failed = Some(e),
         }
-        failed.is_none() && !stop.found()
+        failed.is_none() && !out.found()
     })?;
     if let Some(e) = failed {
         return Err(e);
     }
-    add(stop.push(&characters.finish()));
-    add(stop.finish());
+    add(out.finish());
     let end = match generated.tokens.last() {
-        _ if stop.found() => End::Text,
+        _ if out.found() => End::Text,
         Some(token) if how.stops.contains(token) => End::Token,
         _ => End::Length,
     };

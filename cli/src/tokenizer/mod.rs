@@ -17,6 +17,7 @@ mod special;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod text;
 mod train;
 
 pub use characters::Characters;
@@ -24,6 +25,7 @@ pub use file::read as read_file;
 pub use gguf::{TokenizerFiles, from_gguf};
 pub use special::{Named, Special, object};
 pub use stop::Stop;
+pub use text::Text;
 pub use train::{Training, train};
 
 use affix::Affix;
