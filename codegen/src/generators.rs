@@ -19,8 +19,12 @@ pub struct Claim {
 /// Makes the code of a kernel's entry, or says that the kernel is none of its own.
 type Generate = fn(&Kernel, &str) -> Result<Option<(String, ptx::Code)>, Fail>;
 
-const GENERATORS: &[(&str, Generate)] =
-    &[("attention", ptx::attention), ("contract", ptx::contract), ("stream", stream)];
+const GENERATORS: &[(&str, Generate)] = &[
+    ("attention", ptx::attention),
+    ("attention_grad", ptx::attention_grad),
+    ("contract", ptx::contract),
+    ("stream", stream),
+];
 
 /// The code of a verified kernel, as an entry of this name.
 pub fn claim(k: &Kernel, entry: &str) -> Result<Claim, CodegenError> {

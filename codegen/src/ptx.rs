@@ -16,6 +16,6 @@ mod print;
 mod simt;
 
 pub use assembler::{AssembleError, Assembled, Assembler, Usage};
-pub use attention::attention;
+pub use attention::{attention, attention_grad};
 pub use compile::{Code, Sm, compile, preamble};
 pub use contract::contract;

@@ -9,7 +9,7 @@ use lolm_ir::op::Unary;
 use std::fmt;
 
 /// How a kernel's axes map to the machine. Axes that are in none of the lists are loops where they are needed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Schedule {
     /// The partition: the unit index runs row-major over these axes, each cut in tiles of so many coordinates.
     pub units: Vec<(KAxis, u32)>,

@@ -1,154 +1,23 @@
 //! Attention as the generator of its own makes it, in the emulator, against the interpreter.
 #[allow(dead_code)]
 mod common;
-use common::{Numbers, decode, gpu};
-use lolm_ir::interp::round_bf16;
-use lolm_ir::kernel::{Fold, KAxis, KOp, KValue, Kernel, Mode, OperandId, View, interp};
+use common::attention::{CASE, Case, Mask, Scores};
+use common::{decode, gpu};
+use lolm_ir::DType;
+use lolm_ir::kernel::{Fold, KOp, Kernel, interp};
 use lolm_ir::op::{Binary, Unary};
-use lolm_ir::{DType, Scalar};
 use lolm_ptx_emu::Counts;
 
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Mask {
-    Full,
-    Causal,
-    Window(i32),
-    Ring(i32),
+trait Forward {
+    fn kernel(&self) -> Kernel;
+    fn run(&self) -> (Kernel, Vec<Vec<f64>>, Vec<Vec<u8>>, Counts);
+    fn check(&self, tolerance: f64) -> Counts;
 }
 
-/// Rows of queries `[b, t, h, r]` over keys `[b, s, h]`; the query heads of one r share keys.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    dtype: DType,
-    batch: usize,
-    heads: usize,
-    shared: usize,
-    queries: usize,
-    keys: usize,
-    head: usize,
-    wide: usize,
-    mask: Mask,
-    /// The position of the first query.
-    start: i32,
-    dropout: bool,
-}
-
-const CASE: Case = Case {
-    dtype: DType::F32,
-    batch: 2,
-    heads: 2,
-    shared: 1,
-    queries: 70,
-    keys: 70,
-    head: 16,
-    wide: 16,
-    mask: Mask::Causal,
-    start: 0,
-    dropout: false,
-};
-
-/// Pushes values as lowering does.
-struct Build(Kernel);
-
-impl Build {
-    fn push(&mut self, op: KOp, args: &[KValue], dtype: DType) -> KValue {
-        self.0.push(op, args, dtype)
-    }
-    fn float(&mut self, x: f32) -> KValue {
-        self.push(KOp::Const(Scalar::f32(x)), &[], DType::F32)
-    }
-    fn int(&mut self, x: i32) -> KValue {
-        self.push(KOp::Const(Scalar::I32(x)), &[], DType::I32)
-    }
-    fn binary(&mut self, b: Binary, x: KValue, y: KValue) -> KValue {
-        let dtype = if b.is_predicate() { DType::Bool } else { self.0.value(x).dtype };
-        self.push(KOp::Binary(b), &[x, y], dtype)
-    }
-    fn unary(&mut self, u: Unary, x: KValue) -> KValue {
-        self.push(KOp::Unary(u), &[x], DType::F32)
-    }
-    fn select(&mut self, c: KValue, x: KValue, y: KValue) -> KValue {
-        self.push(KOp::Select, &[c, x, y], DType::F32)
-    }
-    /// A tensor over these axes, the last ones neighbours in memory.
-    fn view(&self, axes: &[KAxis]) -> (View, usize) {
-        let mut view = View::default();
-        let mut stride = 1;
-        for a in axes.iter().rev() {
-            view.terms.push((*a, stride));
-            stride *= self.0.axis(*a).len as i64;
-        }
-        view.terms.sort();
-        (view, stride as usize)
-    }
-    fn load(&mut self, name: &str, dtype: DType, axes: &[KAxis]) -> KValue {
-        let (view, len) = self.view(axes);
-        let o = self.0.add_operand(name, dtype, len, Mode::In);
-        let x = self.push(KOp::Load(o, view), &[], dtype);
-        if dtype == DType::Bf16 { self.push(KOp::Cast(DType::F32), &[x], DType::F32) } else { x }
-    }
-    fn store(&mut self, name: &str, axes: &[KAxis], x: KValue) -> OperandId {
-        let (view, len) = self.view(axes);
-        let o = self.0.add_operand(name, DType::F32, len, Mode::Out);
-        self.push(KOp::Store(o, view), &[x], DType::F32);
-        o
-    }
-}
-
-impl Case {
-    fn visible(&self, b: &mut Build, t: KAxis, s: KAxis) -> Option<KValue> {
-        if self.mask == Mask::Full {
-            return None;
-        }
-        let now = b.load("qpos", DType::I32, &[t]);
-        let key = b.push(KOp::Index(s), &[], DType::I32);
-        let and = |b: &mut Build, x, y| b.binary(Binary::And, x, y);
-        Some(match self.mask {
-            Mask::Window(w) => {
-                let causal = b.binary(Binary::Le, key, now);
-                let w = b.int(w);
-                let start = b.binary(Binary::Sub, now, w);
-                let near = b.binary(Binary::Lt, start, key);
-                and(b, causal, near)
-            }
-            Mask::Ring(w) => {
-                let slots = b.int(self.keys as i32);
-                let past = b.binary(Binary::Sub, now, key);
-                let age = b.binary(Binary::Rem, past, slots);
-                let past = b.binary(Binary::Le, age, now);
-                let w = b.int(w);
-                let near = b.binary(Binary::Lt, age, w);
-                and(b, near, past)
-            }
-            Mask::Causal | Mask::Full => b.binary(Binary::Le, key, now),
-        })
-    }
-
+impl Forward for Case {
     fn kernel(&self) -> Kernel {
-        let mut b = Build(Kernel { name: "attention".into(), ..Kernel::default() });
-        let mut axis = |name: &str, len: usize| b.0.add_axis(name, len);
-        let [bb, t, h, r, d, s, j] = [
-            axis("b", self.batch),
-            axis("t", self.queries),
-            axis("h", self.heads),
-            axis("r", self.shared),
-            axis("d", self.head),
-            axis("s", self.keys),
-            axis("j", self.wide),
-        ];
-        let q = b.load("q", self.dtype, &[bb, t, h, r, d]);
-        let k = b.load("k", self.dtype, &[bb, s, h, d]);
-        let product = b.push(KOp::Dot(d), &[q, k], DType::F32);
-        let scale = b.float((self.head as f32).sqrt().recip());
-        let scaled = b.binary(Binary::Mul, product, scale);
-        let visible = self.visible(&mut b, t, s);
-        let masked = match visible {
-            None => scaled,
-            Some(c) => {
-                let hidden = b.float(f32::NEG_INFINITY);
-                b.select(c, scaled, hidden)
-            }
-        };
+        let (mut b, Scores { axes, masked, .. }) = self.scores();
+        let [bb, t, h, r, _, s, j] = axes;
         let greatest = b.push(KOp::Reduce(Fold::Max, s), &[masked], DType::F32);
         let size = b.unary(Unary::Abs, greatest);
         let (inf, zero, one) = (b.float(f32::INFINITY), b.float(0.0), b.float(1.0));
@@ -161,20 +30,7 @@ impl Case {
         let lse = b.binary(Binary::Add, max, log);
         let denominator = b.binary(Binary::Max, sum, one);
         let mut w = b.binary(Binary::Div, e, denominator);
-        if self.dropout {
-            let (bi, ti) = (b.push(KOp::Index(bb), &[], DType::I32), b.push(KOp::Index(t), &[], DType::I32));
-            let (hi, si) = (b.push(KOp::Index(h), &[], DType::I32), b.push(KOp::Index(s), &[], DType::I32));
-            let mut at = bi;
-            for (len, i) in [(self.heads, hi), (self.queries, ti), (self.keys, si)] {
-                let len = b.int(len as i32);
-                at = b.binary(Binary::Mul, at, len);
-                at = b.binary(Binary::Add, at, i);
-            }
-            let (seed, step) = (b.load("seed", DType::I32, &[]), b.load("step", DType::I32, &[]));
-            let draw = b.push(KOp::Random { site: 3 }, &[seed, step, at], DType::F32);
-            let (rate, factor) = (b.float(0.25), b.float(1.0 / 0.75));
-            let keep = b.binary(Binary::Le, rate, draw);
-            let kept = b.select(keep, factor, zero);
+        if let Some(kept) = self.kept(&mut b, axes) {
             w = b.binary(Binary::Mul, w, kept);
         }
         let v = b.load("v", self.dtype, &[bb, s, h, j]);
@@ -183,17 +39,6 @@ impl Case {
         b.store("lse", &[bb, h, r, t], lse);
         b.0.verify().unwrap_or_else(|e| panic!("{e}"));
         b.0
-    }
-
-    fn data(&self, k: &Kernel, seed: u64) -> Vec<Vec<f64>> {
-        let mut n = Numbers(seed);
-        let mut one = |name: &str, i: usize, dtype: DType| match (name, dtype) {
-            ("qpos", _) => (self.start + i as i32) as f64,
-            (_, DType::F32) => 2.0 * n.unit(),
-            (_, DType::Bf16) => round_bf16(2.0 * n.unit()),
-            _ => 5.0,
-        };
-        k.operands.iter().map(|o| (0..o.len as usize).map(|i| one(&o.name, i, o.dtype)).collect()).collect()
     }
 
     fn run(&self) -> (Kernel, Vec<Vec<f64>>, Vec<Vec<u8>>, Counts) {
@@ -367,13 +212,13 @@ fn shared_memory_is_used_without_conflicts() {
 fn attentions_assemble_in_registers() {
     let ptxas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ptx-tools/ptxas");
     if !ptxas.exists() {
-        eprintln!("skipped: 20 attentions were not assembled; scripts/ptxas.sh fetches ptxas");
+        eprintln!("skipped: 24 attentions were not assembled; scripts/ptxas.sh fetches ptxas");
         return;
     }
     let folder = std::env::temp_dir().join(format!("lolm-attention-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     for dtype in [DType::F32, DType::Bf16] {
-        for head in [8, 16, 64, 80, 128] {
+        for head in [8, 16, 64, 80, 128, 256] {
             for (queries, mask) in [(2048, Mask::Causal), (1, Mask::Ring(2048))] {
                 let case = Case { dtype, mask, queries, keys: 2048, head, wide: head, ..CASE };
                 let c = gpu::claim(&case.kernel());

@@ -357,3 +357,62 @@ fn attention_of_bf16() {
         4e-3,
     );
 }
+
+/// The gradients of keys and values of a causal attention of bf16: rows pass by.
+#[test]
+fn attention_grad_of_bf16() {
+    shown_within(
+        "attention_grad_of_bf16",
+        "kernel @attention_grad {
+  axis t 32
+  axis s 16
+  axis d 16
+  axis j 16
+  in $q bf16 512
+  in $k bf16 256
+  in $qpos i32 32
+  in $lse f32 32
+  in $do bf16 512
+  in $v bf16 256
+  in $delta f32 32
+  out $dk f32 256
+  out $dv f32 256
+  %0 bf16[t d] = load $q[16*t + d]
+  %1 f32[t d] = cast f32 %0
+  %2 bf16[s d] = load $k[16*s + d]
+  %3 f32[s d] = cast f32 %2
+  %4 f32[t s] = dot.d %1 %3
+  %5 f32[] = const 0.25
+  %6 f32[t s] = mul %4 %5
+  %7 i32[t] = load $qpos[t]
+  %8 i32[s] = index s
+  %9 bool[t s] = le %8 %7
+  %10 f32[] = const -inf
+  %11 f32[t s] = select %9 %6 %10
+  %12 f32[t] = load $lse[t]
+  %13 f32[t s] = sub %11 %12
+  %14 f32[t s] = exp %13
+  %15 f32[] = const 0
+  %16 f32[t s] = select %9 %14 %15
+  %17 bf16[t j] = load $do[16*t + j]
+  %18 f32[t j] = cast f32 %17
+  %19 bf16[s j] = load $v[16*s + j]
+  %20 f32[s j] = cast f32 %19
+  %21 f32[t s] = dot.j %18 %20
+  %22 f32[t] = load $delta[t]
+  %23 f32[t s] = sub %21 %22
+  %24 f32[t s] = mul %16 %23
+  %25 f32[t s] = mul %24 %5
+  %26 bf16[t s] = cast bf16 %25
+  %27 f32[t s] = cast f32 %26
+  %28 f32[s d] = dot.t %27 %1
+  %29 f32[s d] = store $dk[16*s + d] %28
+  %30 bf16[t s] = cast bf16 %16
+  %31 f32[t s] = cast f32 %30
+  %32 f32[s j] = dot.t %31 %18
+  %33 f32[s j] = store $dv[16*s + j] %32
+}",
+        // Few weights and slopes lie so near the middle of two bf16 that they are rounded to the other one.
+        1e-3,
+    );
+}

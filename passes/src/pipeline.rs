@@ -17,7 +17,6 @@ use lolm_ir::expand::expand;
 use lolm_ir::graph::{LeafId, LeafKind, RowKind};
 use lolm_ir::hash::QuickMap;
 use lolm_ir::kernel::Kernel;
-use lolm_ir::op::Op;
 use lolm_ir::plan::{Module, Plan};
 use lolm_ir::threads::in_order;
 use lolm_ir::verify::{VerifyError, verify};
@@ -223,21 +222,14 @@ pub fn graph_passes(s: &Source, options: Options, watch: &mut dyn FnMut(Phase, &
     seen(Phase::Differentiate, &g)?;
     let g = match options.precision {
         Precision::F32 => g,
-        Precision::Bf16 => {
-            let g = expand(&g, &holds_products).map_err(graph)?;
-            precision(&canonicalize(&g).map_err(graph)?).map_err(graph)?
-        }
+        // Fused operations that are made of products are rounded as they are.
+        Precision::Bf16 => precision(&g).map_err(graph)?,
     };
     let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op, options.target)).map_err(graph)?;
     let g = split_reductions(g).map_err(graph)?;
     let g = canonicalize(&g).map_err(graph)?;
     seen(Phase::Expand, &g)?;
     Ok(g)
-}
-
-/// Fused operations that are made of products, but for attention and heads, whose operands are rounded as they are.
-fn holds_products(op: &Op) -> bool {
-    matches!(op, Op::AttentionGrad(_))
 }
 
 /// The program with these parameters stored as bf16.

@@ -6,9 +6,9 @@
 //! is small.
 //!
 //! Before: any graph. After: the operands of every such product are `cast f32 (cast bf16 x)`. These casts are the only
-//! places at which something is rounded, the same on every target. An attention is two products: its queries, keys and
-//! values are rounded here, and its weights inside of it, where it is lowered. So are a head's rows and its embedding, and
-//! the gradient of its logits.
+//! places at which something is rounded, the same on every target. An attention is two products, and its gradient five:
+//! what they read is rounded here, and weights and slopes inside of them, where they are lowered. So are a head's rows and
+//! its embedding, and the gradient of its logits.
 use crate::cluster::is_contract;
 use lolm_ir::graph::{Args, Builder, Graph, GraphError, Output, Write};
 use lolm_ir::op::{Class, Op};
@@ -17,18 +17,18 @@ use lolm_ir::{DType, ValueId};
 /// The program with its products in bf16.
 pub fn precision(g: &Graph) -> Result<Graph, GraphError> {
     let exact = chooses(g);
-    rounded_where(g, &|g, v| if exact[v.0 as usize] { 0 } else { factors(g, v) })
+    rounded_where(g, &|g, v, i| !exact[v.0 as usize] && is_factor(g, v, i))
 }
 
-/// The program with so many of the first operands of each value rounded.
-pub fn rounded_where(g: &Graph, first: &dyn Fn(&Graph, ValueId) -> usize) -> Result<Graph, GraphError> {
+/// The program with those operands rounded for which this holds: of this value, the one with this number.
+pub fn rounded_where(g: &Graph, is: &dyn Fn(&Graph, ValueId, usize) -> bool) -> Result<Graph, GraphError> {
     let mut b = Builder::extend(g.bare());
     let mut map: Vec<ValueId> = Vec::with_capacity(g.nodes.len());
     for v in g.ids() {
         let n = g.node(v);
         b.set_scope(n.scope);
         let mut args: Args = n.args.iter().map(|a| map[a.0 as usize]).collect();
-        args.iter_mut().take(first(g, v)).for_each(|a| *a = rounded(&mut b, *a));
+        args.iter_mut().enumerate().filter(|(i, _)| is(g, v, *i)).for_each(|(_, a)| *a = rounded(&mut b, *a));
         map.push(b.adopt(n, args));
     }
     let mut out = b.finish()?;
@@ -38,14 +38,17 @@ pub fn rounded_where(g: &Graph, first: &dyn Fn(&Graph, ValueId) -> usize) -> Res
     Ok(out)
 }
 
-/// How many of an operation's operands, the first ones, are multiplied as matrices.
-fn factors(g: &Graph, v: ValueId) -> usize {
-    match g.node(v).op {
-        Op::Dot { .. } if is_contract(g, v) => 2,
-        Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => 2,
-        Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => 2,
-        Op::Attention(_) => 3,
-        _ => 0,
+/// True for operands that are multiplied as matrices.
+fn is_factor(g: &Graph, v: ValueId, i: usize) -> bool {
+    let n = g.node(v);
+    match n.op {
+        Op::Dot { .. } if is_contract(g, v) => i < 2,
+        Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => i < 2,
+        Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => i < 2,
+        Op::Attention(_) => i < 3,
+        // Queries, keys and values, and the gradient of the results, which comes last.
+        Op::AttentionGrad(_) => i < 3 || i + 1 == n.args.len(),
+        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Lowering keeps the meaning: the plans of the golden cases for each target, run by the kernel interpreter, give
 //! PyTorch's numbers.
 use lolm_ir::plan::{Module, Span, Stage, Step};
+use lolm_models::spec::{Override, library_with};
 use lolm_models::{Noise, Program, build};
 use lolm_passes::pipeline::{Goal, Options, Precision, Source, Target, Weights, compile_with};
 use lolm_tests::golden::{CASES, Case, distance};
@@ -106,20 +107,44 @@ fn gradients(options: Options, bound: f64) {
     }
 }
 
-/// Attention has a generator of its own, in prompts and where tokens are decoded one by one, in f32 and in bf16.
+/// Attention and its gradient have generators of their own, in prompts and where tokens are decoded one by one, in f32 and
+/// in bf16.
 #[test]
-fn attentions_of_a_gpu_are_made_by_their_generator() {
-    let mut found = 0;
+fn attentions_of_a_gpu_are_made_by_their_generators() {
+    let mut found = [0; 2];
     for case in CASES.map(Case::load) {
         let forward = Program::Forward { batch: case.batch(), seq: case.seq(), forced_gate: false };
-        for (program, options) in [(&forward, GPU), (&forward, GPU_BF16), (&Program::Step { slots: 2, tokens: 1 }, GPU)]
-        {
-            let m = module(&case, *program, Goal::Forward, options);
-            for k in m.kernels.iter().filter(|k| k.name.starts_with("attention_")) {
-                assert_eq!(lolm_codegen::claim(k, "k").unwrap().generator, "attention", "{}: {k}", case.name);
-                found += 1;
+        let train = Program::Train { batch: case.batch(), seq: case.seq(), noise: Noise::Input };
+        let step = Program::Step { slots: 2, tokens: 1 };
+        let of = |program: &Program, goal, options| module(&case, *program, goal, options).kernels;
+        let forward = [GPU, GPU_BF16].map(|o| of(&forward, Goal::Forward, o));
+        let train = [GPU, GPU_BF16].map(|o| of(&train, Goal::Gradients, o));
+        for k in [forward, train].concat().into_iter().chain([of(&step, Goal::Forward, GPU)]).flatten() {
+            let gradient = k.name.starts_with("attention_grad_");
+            if gradient || k.name.starts_with("attention_") && !k.name.starts_with("attention_delta_") {
+                let expected = ["attention", "attention_grad"][gradient as usize];
+                assert_eq!(lolm_codegen::claim(&k, "k").unwrap().generator, expected, "{}: {k}", case.name);
+                found[gradient as usize] += 1;
             }
         }
     }
-    assert!(found > 0);
+    assert!(found.iter().all(|n| *n > 0));
+}
+
+/// A training step on a long sequence never has a matrix of all scores in memory.
+#[test]
+fn attention_takes_no_memory_for_all_scores() {
+    const T: u64 = 2048;
+    let keys =
+        [("max_seq_len", T), ("training.seq", T), ("training.batch", 1)].map(|(k, n)| Override::new(k, n.to_string()));
+    let spec = library_with("transformer-demo", &keys).unwrap().unwrap();
+    let program = Program::Train { batch: 1, seq: T as usize, noise: Noise::Random };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let source = Source { graph: build(&spec, &program).unwrap(), goal: Goal::Gradients };
+        let m = compile_with(&[source], Options { precision, ..GPU }, &|_, _| ()).unwrap();
+        assert!(m.kernels.iter().any(|k| k.name.starts_with("attention_grad_")));
+        for b in &m.plans[0].buffers {
+            assert!(b.len % (T * T) != 0, "{precision:?}: `{}` has {} elements", b.name, b.len);
+        }
+    }
 }

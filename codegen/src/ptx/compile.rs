@@ -1,12 +1,12 @@
 //! From a scheduled kernel to the text of an entry, and from entries to a module.
-use super::inst::{Entry, Shared};
+use super::inst::{Entry, Op, Shared, Src};
 use super::print;
 use super::simt::{LANES, Share, Simt};
-use crate::eval::Fail;
+use crate::eval::{Fail, Gen, Gives};
 use crate::schedule::Schedule;
 use crate::stream::stream;
 use lolm_ir::artifact::Block;
-use lolm_ir::kernel::Kernel;
+use lolm_ir::kernel::{KAxes, Kernel};
 use std::fmt;
 
 /// A GPU that code is made for.
@@ -53,7 +53,7 @@ pub struct Code {
 const PROCESSORS: i64 = 132;
 const MOST_WARPS: u64 = 8;
 /// Shared memory of a block that needs no leave, and at most.
-pub const STATIC_SHARED: u32 = 48 << 10;
+const STATIC_SHARED: u32 = 48 << 10;
 const MOST_SHARED: u32 = 99 << 10;
 /// Bytes of parameters that an entry may have, eight for each.
 const MOST_PARAMS: usize = 4096 / 8;
@@ -140,6 +140,50 @@ fn share(k: &Kernel, s: &Schedule) -> Result<Share, Fail> {
     let warps = (needed as u64).next_power_of_two().min(MOST_WARPS);
     let warps = warps as i64;
     Ok(Share { units, warps, of_warp, whole, team: false })
+}
+
+/// What a generator of tiles says of the body that it made.
+pub struct Body {
+    pub threads: i64,
+    /// Bytes of shared memory of a block.
+    pub shared: i64,
+    pub unit_dims: Vec<u32>,
+    /// How the kernel's axes map to the machine, for people.
+    pub schedule: String,
+}
+
+/// Where the shared memory of a block starts that has so many bytes of it.
+pub fn shared_start(bytes: i64) -> Src {
+    if bytes > STATIC_SHARED as i64 { Src::DynamicShared } else { Src::Shared }
+}
+
+/// An entry whose threads have coordinates of their own, a block for each unit.
+pub fn tile_entry(k: &Kernel, name: &str, body: impl FnOnce(Gen<Simt>) -> Gives<Body>) -> Result<(String, Code), Fail> {
+    if k.operands.len() > MOST_PARAMS {
+        return Err(Fail::Limit(format!("{} operands, more than {MOST_PARAMS}", k.operands.len())));
+    }
+    let schedule = Schedule::default();
+    let mut simt = Simt::threads(k);
+    let mut g = Gen::new(k, &schedule, &mut simt);
+    g.open_scope(KAxes::EMPTY);
+    let made = body(g)?;
+    if let Some(what) = simt.bug() {
+        return Err(Fail::Bug(what.clone()));
+    }
+    simt.b.op(Op::Ret);
+    let (b, _) = simt.finish(false);
+    let (threads, bytes) = (made.threads as u32, made.shared as u32);
+    let dynamic = bytes > STATIC_SHARED;
+    let entry = Entry {
+        name: name.into(),
+        params: k.operands.len() as u32,
+        threads,
+        shared: if dynamic { Shared::Dynamic } else { Shared::Static(bytes) },
+        registers: b.registers,
+        body: [b.head, b.body].concat(),
+    };
+    let block = Block { threads, units: 1, shared: if dynamic { bytes } else { 0 } };
+    Ok((made.schedule, Code { text: print::entry(&entry, k), block, unit_dims: made.unit_dims }))
 }
 
 fn ceil(n: i64, by: i64) -> i64 {

@@ -17,15 +17,12 @@ mod stage;
 mod tile;
 mod tiling;
 
-use super::compile::{Code, STATIC_SHARED};
+use super::compile::{Body, Code, shared_start, tile_entry};
 use super::coord::C;
 use super::inst::*;
-use super::print;
 use super::simt::Simt;
 use crate::eval::{Fail, Gen, Gives};
-use crate::schedule::Schedule;
-use lolm_ir::artifact::Block;
-use lolm_ir::kernel::{KAxes, Kernel};
+use lolm_ir::kernel::Kernel;
 use product::{Factor, Product, cone, count, product};
 use tile::{Cx, Layout, Side, Sums};
 use tiling::{Tiling, tiling};
@@ -38,33 +35,11 @@ pub fn contract(k: &Kernel, name: &str) -> Result<Option<(String, Code)>, Fail> 
     if blocks > i32::MAX as i64 {
         return Ok(None);
     }
-    let s = Schedule { units: vec![], order: vec![], unroll: vec![], lane: None, vectors: 1, team: None };
-    let mut simt = Simt::threads(k);
-    let (layout, threads, fills) = generate(k, &p, t, &s, &mut simt)?;
-    if let Some(what) = simt.bug() {
-        return Err(Fail::Bug(what.clone()));
-    }
-    let bytes = layout.bytes(&t) as u32;
-    let (b, _) = simt.finish(false);
-    let dynamic = bytes > STATIC_SHARED;
-    let entry = Entry {
-        name: name.into(),
-        params: k.operands.len() as u32,
-        threads: threads as u32,
-        shared: if dynamic { Shared::Dynamic } else { Shared::Static(bytes) },
-        registers: b.registers,
-        body: [b.head, b.body].concat(),
-    };
-    let block = Block { threads: threads as u32, units: 1, shared: if dynamic { bytes } else { 0 } };
-    let unit_dims = vec![count(k, &p.batch) as u32, t.tiles.0 as u32, t.tiles.1 as u32];
-    let factor = if p.factor == Factor::F32 { "f32" } else { "bf16" };
-    let schedule = format!("contract {{ {factor} {fills}; {t}; stages {}; threads {threads} }}", layout.stages);
-    Ok(Some((schedule, Code { text: print::entry(&entry, k), block, unit_dims })))
+    tile_entry(k, name, |g| body(g, &p, t)).map(Some)
 }
 
-fn generate(k: &Kernel, p: &Product, t: Tiling, s: &Schedule, simt: &mut Simt) -> Gives<(Layout, i64, String)> {
-    let mut g = Gen::new(k, s, simt);
-    g.open_scope(KAxes::EMPTY);
+fn body(g: Gen<Simt>, p: &Product, t: Tiling) -> Gives<Body> {
+    let k = g.k;
     let b = &mut g.e.b;
     let tid = b.at_head(|b| b.mov(Type::U32, Src::Special(Special::Tid)));
     let shared = b.reg(Class::B32);
@@ -75,17 +50,19 @@ fn generate(k: &Kernel, p: &Product, t: Tiling, s: &Schedule, simt: &mut Simt) -
     let mut sides = [tile::side(&cx.g, p, &t, true, row), tile::side(&cx.g, p, &t, false, col)];
     sides[1].offset = sides[0].part_bytes * t.at_once;
     let layout = tile::layout(&cx.g, p, &t, &sides[0], &sides[1]);
-    let start = if layout.bytes(&t) as u32 > STATIC_SHARED { Src::DynamicShared } else { Src::Shared };
-    cx.g.e.b.at_head(|b| b.op(Op::Mov { ty: Type::U32, d: shared, a: start }));
+    let bytes = layout.bytes(&t);
+    cx.g.e.b.at_head(|b| b.op(Op::Mov { ty: Type::U32, d: shared, a: shared_start(bytes) }));
     cx.hoist(&cone(k, &[p.a, p.b], |_| false))?;
     let sums = match p.factor {
         Factor::F32 => with_fma(&mut cx, &sides, &layout)?,
         Factor::Bf16 => with_mma(&mut cx, &sides, &layout)?,
     };
     cx.finish(&sums, &layout, &sides)?;
-    cx.g.e.b.op(Op::Ret);
     let fills = sides.each_ref().map(|s| s.fill.name()).join(" and ");
-    Ok((layout, threads, fills))
+    let factor = if p.factor == Factor::F32 { "f32" } else { "bf16" };
+    let schedule = format!("contract {{ {factor} {fills}; {t}; stages {}; threads {threads} }}", layout.stages);
+    let unit_dims = vec![count(k, &p.batch) as u32, t.tiles.0 as u32, t.tiles.1 as u32];
+    Ok(Body { threads, shared: bytes, unit_dims, schedule })
 }
 
 fn with_fma(cx: &mut Cx, sides: &[Side; 2], layout: &Layout) -> Gives<Sums> {

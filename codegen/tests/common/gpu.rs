@@ -24,7 +24,12 @@ pub fn units(c: &Claim) -> u32 {
 /// Runs all units on these operands, which come back as bytes.
 pub fn run(k: &Kernel, c: &Claim, data: &[Vec<f64>]) -> (Vec<Vec<u8>>, Counts) {
     let text = text(c);
-    let module = Module::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    run_text(k, c, &text, data).unwrap_or_else(|e| panic!("{e}\n{}\n{k}\n{text}", c.schedule))
+}
+
+/// The same of this text, with what the emulator has against it.
+pub fn run_text(k: &Kernel, c: &Claim, text: &str, data: &[Vec<f64>]) -> Result<(Vec<Vec<u8>>, Counts), String> {
+    let module = Module::parse(text).map_err(|e| e.to_string())?;
     let kernel = module.kernel(ENTRY).expect("the entry");
     let mut memory = Memory::new();
     let (mut params, mut addresses) = (vec![], vec![]);
@@ -38,14 +43,13 @@ pub fn run(k: &Kernel, c: &Claim, data: &[Vec<f64>]) -> (Vec<Vec<u8>>, Counts) {
     let block = c.code.block;
     let grid = [units(c).div_ceil(block.units), 1, 1];
     let l = Launch { kernel, grid, block: [block.threads, 1, 1], dynamic_shared: block.shared, params: &params };
-    let counts = launch(&mut memory, &l, &Options::default());
-    let counts = counts.unwrap_or_else(|e| panic!("{e}\n{}\n{k}\n{text}", c.schedule));
+    let counts = launch(&mut memory, &l, &Options::default()).map_err(|e| e.to_string())?;
     let read = |(a, len): &(u64, usize)| {
         let mut out = vec![0; *len];
         memory.read(*a, &mut out).expect("an operand");
         out
     };
-    (addresses.iter().map(read).collect(), counts)
+    Ok((addresses.iter().map(read).collect(), counts))
 }
 
 /// Compares with what the interpreter expects, as strictly as the CPU's code is compared.

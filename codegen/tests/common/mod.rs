@@ -1,4 +1,5 @@
 //! Runs compiled kernels in this process, and as PTX in the emulator, and compares them with the interpreter.
+pub mod attention;
 pub mod gpu;
 
 use lolm_codegen::KernelCode;

@@ -17,7 +17,8 @@ pub(super) fn has_kernel(op: &Op) -> bool {
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
     let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
     let head = matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. });
-    scan || gated || head || matches!(op, Op::RoutedDot { .. } | Op::Attention(_))
+    let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
+    scan || gated || head || attention || matches!(op, Op::RoutedDot { .. })
 }
 
 impl Lowering<'_> {
@@ -28,6 +29,7 @@ impl Lowering<'_> {
             Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
             Op::RoutedDot { expert, over } => self.routed_kernel(v, expert, over),
             Op::Attention(_) => self.attention_kernel(v),
+            Op::AttentionGrad(_) => self.attention_grad_kernels(v),
             Op::CrossEntropy { .. } => self.head_losses(v),
             Op::CrossEntropyGrad { .. } => self.head_gradient(v),
             ref op => Err(format!("bug: {} has no kernel", op.mnemonic())),

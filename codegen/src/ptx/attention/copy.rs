@@ -1,6 +1,7 @@
 //! Tiles of queries, keys and values on their way to shared memory: in pieces of 16 bytes while the threads go on, where
 //! memory has them so, and element by element elsewhere. Lines that do not exist, and what is added to their width, are 0.
-use super::plan::THREADS;
+use super::parts::Source;
+use super::plan::Region;
 use super::{Cx, arith_store};
 use crate::emit::{Access, Emit, Lane};
 use crate::ptx::coord::{self, C};
@@ -20,11 +21,8 @@ pub struct Matrix {
     /// Lengths and strides along lines and along a line, outer ones first.
     pub lines: Vec<(i64, i64)>,
     pub along: Vec<(i64, i64)>,
-    pub width: i64,
-    pub padded: i64,
-    /// Bytes from one line to the next in shared memory, and where the first one lies.
-    pub pitch: i64,
-    pub at: i64,
+    /// Where a tile of it lies in shared memory.
+    pub region: Region,
     /// It can be copied in pieces of 16 bytes.
     pub in_pieces: bool,
 }
@@ -68,9 +66,38 @@ fn spread(cx: &mut Cx, number: C, dims: &[(i64, i64)]) -> C {
 }
 
 impl Cx<'_> {
-    /// Brings so many lines from this one on to shared memory.
-    pub fn bring(&mut self, m: &Matrix, first: C, lines: i64) {
-        if m.in_pieces { self.in_pieces(m, first, lines) } else { self.in_elements(m, first, lines) }
+    /// Queries, keys or values of the batch that is fixed.
+    pub fn matrix_of(&mut self, s: &Source, lines: &[KAxis], axes: &[KAxis], region: Region) -> Matrix {
+        let k = self.g.k;
+        let dtype = k.operand(s.operand).dtype;
+        let bytes = dtype.bytes() as i64;
+        let mut base = self.g.e.operand(s.operand);
+        base = coord::add(&mut self.g.e.b, base, C::Const(s.view.base * bytes));
+        for a in &self.s.batch {
+            let Some(at) = self.g.at[a.0 as usize].as_ref().map(|a| a.coord) else { continue };
+            let part = coord::mul(&mut self.g.e.b, at, s.view.stride(*a) * bytes);
+            base = coord::add(&mut self.g.e.b, base, part);
+        }
+        let (lines, along) = (dims(k, lines, &s.view), dims(k, axes, &s.view));
+        let fits = |stride: i64| stride * bytes % 16 == 0;
+        let batch = self.s.batch.iter().filter(|a| k.axis(**a).len > 1).all(|a| fits(s.view.stride(*a)));
+        let neighbours = along.is_empty() || along.len() == 1 && along[0].1 == 1;
+        let as_is = bytes == self.p.size && (dtype == DType::Bf16 || !s.rounded);
+        let aligned = batch && fits(s.view.base) && fits(region.width) && lines.iter().all(|d| fits(d.1));
+        let in_pieces = as_is && neighbours && aligned;
+        Matrix { base, dtype, rounded: s.rounded, lines, along, region, in_pieces }
+    }
+
+    /// Brings so many lines from this one on to shared memory, where regions are counted from `to`.
+    pub fn bring(&mut self, m: &Matrix, first: C, lines: i64, to: Reg) {
+        // Where pieces go is computed anew each time: it would take the registers of results.
+        self.g.e.b.open();
+        if m.in_pieces {
+            self.in_pieces(m, first, lines, to)
+        } else {
+            self.in_elements(m, first, lines, to)
+        }
+        self.g.e.b.close();
     }
 
     /// True where the number is below the end; nothing if it always is.
@@ -88,16 +115,16 @@ impl Cx<'_> {
         }
     }
 
-    fn in_pieces(&mut self, m: &Matrix, first: C, lines: i64) {
+    fn in_pieces(&mut self, m: &Matrix, first: C, lines: i64, stage: Reg) {
         let size = self.p.size;
         let piece = 16 / size;
-        let (pieces, wanted) = (m.padded / piece, m.width / piece);
+        let (pieces, wanted) = (m.region.padded / piece, m.region.width / piece);
         let total = lines * pieces;
-        for start in (0..total).step_by(THREADS as usize) {
+        for start in (0..total).step_by(self.p.threads() as usize) {
             let id = coord::add(&mut self.g.e.b, self.tid, C::Const(start));
             let mine = self.below(id, total);
             let (line, place) = coord::divmod(&mut self.g.e.b, id, pieces);
-            let to = self.shared_at(m, line, place, 16);
+            let to = self.shared_at(m.region, stage, line, place, 16);
             let line = coord::add(&mut self.g.e.b, first, line);
             let exists = self.below(line, m.count());
             let inside = self.below(place, wanted);
@@ -117,17 +144,18 @@ impl Cx<'_> {
         }
     }
 
-    fn in_elements(&mut self, m: &Matrix, first: C, lines: i64) {
-        let total = lines * m.padded;
-        let rounds = (total + THREADS - 1) / THREADS;
+    fn in_elements(&mut self, m: &Matrix, first: C, lines: i64, stage: Reg) {
+        let threads = self.p.threads();
+        let total = lines * m.region.padded;
+        let rounds = (total + threads - 1) / threads;
         let (round, _) = self.g.e.begin(C::Const(0), C::Const(rounds), 1, false, true, &[]);
-        let id = coord::mul(&mut self.g.e.b, round, THREADS);
+        let id = coord::mul(&mut self.g.e.b, round, threads);
         let id = coord::add(&mut self.g.e.b, id, self.tid);
         let mine = self.below(id, total);
-        let (line, place) = coord::divmod(&mut self.g.e.b, id, m.padded);
-        let to = self.shared_at(m, line, place, self.p.size);
+        let (line, place) = coord::divmod(&mut self.g.e.b, id, m.region.padded);
+        let to = self.shared_at(m.region, stage, line, place, self.p.size);
         let line = coord::add(&mut self.g.e.b, first, line);
-        let (exists, inside) = (self.below(line, m.count()), self.below(place, m.width));
+        let (exists, inside) = (self.below(line, m.count()), self.below(place, m.region.width));
         let there = self.both(exists, inside);
         let there = self.both(there, mine);
         let (line, place) = (spread(self, line, &m.lines), spread(self, place, &m.along));
@@ -145,15 +173,15 @@ impl Cx<'_> {
     }
 
     /// Where an element of a line lies in shared memory; it takes so many bytes.
-    fn shared_at(&mut self, m: &Matrix, line: C, place: C, bytes: i64) -> Address {
+    fn shared_at(&mut self, region: Region, stage: Reg, line: C, place: C, bytes: i64) -> Address {
         let b = &mut self.g.e.b;
-        let line = coord::mul(b, line, m.pitch);
+        let line = coord::mul(b, line, region.pitch);
         let place = coord::mul(b, place, bytes);
         let at = coord::add(b, line, place);
-        let base = match coord::add(b, C::Shared(self.shared), at) {
+        let base = match coord::add(b, C::Shared(stage), at) {
             C::Shared(r) => r,
-            _ => self.shared,
+            _ => stage,
         };
-        Address { base, offset: m.at as i32 }
+        Address { base, offset: region.at as i32 }
     }
 }

@@ -1,42 +1,47 @@
-//! Tiles of an attention: how many rows and keys are in flight, and where they lie in shared memory.
+//! Tiles: how many lines of rows or keys are in flight, and where they lie in shared memory. A block keeps what becomes of
+//! a tile of *lines* in registers while tiles of others *pass by*: keys pass by rows, or rows by keys.
+use super::parts::Scores;
 use super::shape::Shape;
 use lolm_ir::kernel::{KAxis, Kernel};
 use std::fmt;
 
-/// Warps of a block.
-pub const WARPS: i64 = 4;
-pub const THREADS: i64 = WARPS * 32;
-/// Rows of a fragment.
+/// Lines of a fragment.
 pub const ROWS: i64 = 16;
 /// The widest head, and the most shared memory of a block.
-const WIDEST: i64 = 256;
-const MOST_SHARED: i64 = 99 << 10;
+pub const WIDEST: i64 = 256;
+pub const MOST_SHARED: i64 = 99 << 10;
+
+/// Lines in shared memory: where they begin, bytes from one to the next, and elements of each, zeros that follow included.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Region {
+    pub at: i64,
+    pub pitch: i64,
+    pub width: i64,
+    pub padded: i64,
+}
 
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub narrow: bool,
-    /// Lengths: rows of one batch, keys, what scores contract, and the values' width; and the last two as they are in
-    /// shared memory, where zeros follow.
-    pub rows: i64,
-    pub keys: i64,
-    pub over: i64,
-    pub wide: i64,
-    pub over_padded: i64,
-    pub wide_padded: i64,
-    /// Keys of a tile, and fragments of rows that each warp has.
+    /// Lines of one batch whose results stay in registers, and those that pass by.
+    pub lines: i64,
+    pub walked: i64,
+    /// Lines that pass by at once; warps of a block, and fragments of lines that each of them has.
     pub tile: i64,
+    pub warps: i64,
     pub fragments: i64,
-    /// Tiles of rows, and batches.
+    /// Tiles of lines, and batches.
     pub tiles: i64,
     pub batches: i64,
-    /// Bytes of an element, and from one line to the next.
+    /// Bytes of an element.
     pub size: i64,
-    pub over_pitch: i64,
-    pub wide_pitch: i64,
-    /// Where queries, keys and values lie.
-    pub q_at: i64,
-    pub k_at: i64,
-    pub v_at: i64,
+    /// Shared memory: of the lines and of those that pass by, along what scores contract, and along the values.
+    pub line_over: Region,
+    pub line_wide: Region,
+    pub walked_over: Region,
+    pub walked_wide: Region,
+    /// Where the warps tell each other what their rows see.
+    pub exchange: i64,
     pub bytes: i64,
 }
 
@@ -49,67 +54,88 @@ fn pitch(bytes: i64) -> i64 {
     if bytes / 16 % 2 == 0 { bytes + 16 } else { bytes }
 }
 
+/// Bytes of an element of these products.
+pub fn size(narrow: bool) -> i64 {
+    if narrow { 2 } else { 4 }
+}
+
+/// Lines along these axes; they begin at 0.
+pub fn region(k: &Kernel, axes: &[KAxis], narrow: bool) -> Region {
+    let unit = if narrow { 16 } else { 8 };
+    let width = count(k, axes);
+    let padded = (width + unit - 1) / unit * unit;
+    Region { at: 0, pitch: pitch(padded * size(narrow)), width, padded }
+}
+
+impl Region {
+    pub fn at(self, at: i64) -> Region {
+        Region { at, ..self }
+    }
+}
+
 /// Keys of a tile. The order of summation follows from it, so it depends on the head and the dtype alone.
 fn key_tile(narrow: bool, widest: i64) -> i64 {
-    match narrow {
-        true => 64,
-        false if widest <= 128 => 32,
-        false => 16,
-    }
+    let tile = if narrow { 64 } else { 32 };
+    if widest <= 128 { tile } else { tile / 2 }
 }
 
 /// The plan of an attention; nothing if its heads are too wide.
 pub fn plan(k: &Kernel, s: &Shape) -> Option<Plan> {
     let narrow = s.narrow();
-    let (rows, keys) = (count(k, &s.rows), count(k, &[s.keys]));
-    let (over, wide) = (count(k, &s.over), count(k, &s.wide));
-    let (size, unit) = if narrow { (2, 16) } else { (4, 8) };
-    let padded = |n: i64| (n + unit - 1) / unit * unit;
-    let (over_padded, wide_padded) = (padded(over), padded(wide));
-    let widest = over_padded.max(wide_padded);
+    let Scores { rows, keys, over, wide, batch, .. } = &s.scores;
+    let (lines, walked) = (count(k, rows), count(k, &[*keys]));
+    let (over, wide) = (region(k, over, narrow), region(k, wide, narrow));
+    let widest = over.padded.max(wide.padded);
     let tile = key_tile(narrow, widest);
-    let (over_pitch, wide_pitch) = (pitch(over_padded * size), pitch(wide_padded * size));
     // Two fragments of rows share what is read of the keys, where there are rows and registers enough.
-    let fragments = if narrow && widest <= 64 && rows >= 256 { 2 } else { 1 };
-    let block = ROWS * WARPS * fragments;
-    let (q_at, k_at) = (0, block * over_pitch);
-    let v_at = k_at + tile * over_pitch;
-    let bytes = v_at + tile * wide_pitch;
-    let (tiles, batches) = ((rows + block - 1) / block, count(k, &s.batch));
-    let fits = widest <= WIDEST && bytes <= MOST_SHARED && tiles.checked_mul(batches)? <= i32::MAX as i64;
-    let short = [rows, keys].iter().all(|n| *n < 1 << 30);
-    (fits && short).then_some(Plan {
+    let fragments = if narrow && widest <= 64 && lines >= 256 { 2 } else { 1 };
+    let warps = 4;
+    let block = ROWS * warps * fragments;
+    let walked_over = over.at(block * over.pitch);
+    let walked_wide = wide.at(walked_over.at + tile * over.pitch);
+    let bytes = walked_wide.at + tile * wide.pitch;
+    let plan = Plan {
         narrow,
-        rows,
-        keys,
-        over,
-        wide,
-        over_padded,
-        wide_padded,
+        lines,
+        walked,
         tile,
+        warps,
         fragments,
-        tiles,
-        batches,
-        size,
-        over_pitch,
-        wide_pitch,
-        q_at,
-        k_at,
-        v_at,
+        tiles: (lines + block - 1) / block,
+        batches: count(k, batch),
+        size: size(narrow),
+        line_over: over,
+        line_wide: Region::default(),
+        walked_over,
+        walked_wide,
+        exchange: walked_wide.at,
         bytes,
-    })
+    };
+    (widest <= WIDEST && plan.fits()).then_some(plan)
 }
 
 impl Plan {
-    /// Rows of a block.
+    /// Lines of a block.
     pub fn block(&self) -> i64 {
-        ROWS * WARPS * self.fragments
+        ROWS * self.warps * self.fragments
+    }
+    pub fn threads(&self) -> i64 {
+        self.warps * 32
+    }
+    pub fn unit_dims(&self) -> Vec<u32> {
+        vec![self.batches as u32, self.tiles as u32]
+    }
+    /// It has shared memory enough, and the numbers of lines and blocks fit 32 bits.
+    pub fn fits(&self) -> bool {
+        let short = [self.lines, self.walked].iter().all(|n| *n < 1 << 30);
+        let blocks = self.tiles.checked_mul(self.batches).is_some_and(|n| n <= i32::MAX as i64);
+        short && blocks && self.bytes <= MOST_SHARED
     }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.narrow { "bf16" } else { "f32" };
-        write!(f, "attention {{ {what}; rows {} keys {}; {} warps }}", self.block(), self.tile, WARPS)
+        write!(f, "{what}; lines {} by {}; {} warps", self.block(), self.tile, self.warps)
     }
 }
