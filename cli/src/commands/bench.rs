@@ -4,6 +4,8 @@ mod decode;
 mod gpu;
 mod prefill;
 mod profile;
+#[cfg(feature = "serve")]
+mod serve;
 mod train;
 
 use anyhow::Result;
@@ -22,6 +24,8 @@ enum What {
     Train(train::Train),
     Decode(decode::Decode),
     Prefill(prefill::Prefill),
+    #[cfg(feature = "serve")]
+    Serve(serve::Serve),
     Compile(compile::Compile),
     Gpu(gpu::Gpu),
 }
@@ -32,6 +36,8 @@ impl Bench {
             What::Train(b) => b.run(),
             What::Decode(b) => b.run(),
             What::Prefill(b) => b.run(),
+            #[cfg(feature = "serve")]
+            What::Serve(b) => b.run(),
             What::Compile(b) => b.run(),
             What::Gpu(b) => b.run(),
         }

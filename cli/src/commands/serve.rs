@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use lolm_runtime::serve::{Engine, Options};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub struct Serve {
 
 /// Who waits, and for what.
 #[derive(Args, Clone, Debug)]
-struct Queue {
+pub struct Queue {
     /// Requests that are answered at the same time [default: as many as the artifact was compiled for, or 16]
     #[arg(long, value_name = "N")]
     max_num_seqs: Option<usize>,
@@ -142,31 +142,46 @@ impl Serve {
         TcpListener::bind(&all[..]).with_context(|| format!("cannot listen on {host}, port {port}"))
     }
 
-    /// The model, and the engine that runs it.
     fn load(self, on: &Opened, request_timeout: Option<Duration>) -> Result<Loaded> {
-        let t = load_serving(&self.model, self.weights.as_deref(), on, self.queue.max_num_seqs)?;
-        let tokenizer = Tokenizer::of(&t.spec, Some(&t.folder))?;
-        let chat = ChatTemplate::of(&t.folder, &tokenizer.special);
-        if let Err(e) = &chat {
-            note(format_args!("note: there will be no chats: {e:#}"));
+        let mut loaded = loaded(&self.model, self.weights.as_deref(), on, &self.queue, self.max_model_len, self.tau)?;
+        if !self.served_model_name.is_empty() {
+            loaded.names = self.served_model_name;
         }
-        let chat = chat.ok();
-        let most = t.spec.max_seq_len;
-        let max_model_len = self.max_model_len.unwrap_or(most);
-        ensure!(
-            (1..=most).contains(&max_model_len),
-            "--max-model-len is {max_model_len}, but the model was made for 1 to {most} tokens"
-        );
-        let options = Options {
-            tau: self.tau.unwrap_or_else(|| training::tau(&t.spec, t.steps)),
-            max_queued: self.queue.max_queued_requests,
-            state_cache_bytes: self.queue.state_cache_bytes,
-            ..Options::new(max_model_len)
-        };
-        let engine = Engine::start(t.model, options)?;
-        let names = if self.served_model_name.is_empty() { vec![t.name] } else { self.served_model_name };
-        Ok(Loaded { engine, tokenizer, chat, names, max_model_len, request_timeout, created: now() })
+        Ok(Loaded { request_timeout, ..loaded })
     }
+}
+
+/// A model, and the engine that runs it.
+pub fn loaded(
+    model: &Path,
+    weights: Option<&Path>,
+    on: &Opened,
+    queue: &Queue,
+    max_model_len: Option<usize>,
+    tau: Option<f32>,
+) -> Result<Loaded> {
+    ensure!(queue.max_num_seqs != Some(0), "--max-num-seqs is 0: nothing would be answered");
+    let t = load_serving(model, weights, on, queue.max_num_seqs)?;
+    let tokenizer = Tokenizer::of(&t.spec, Some(&t.folder))?;
+    let chat = ChatTemplate::of(&t.folder, &tokenizer.special);
+    if let Err(e) = &chat {
+        note(format_args!("note: there will be no chats: {e:#}"));
+    }
+    let most = t.spec.max_seq_len;
+    let max_model_len = max_model_len.unwrap_or(most);
+    ensure!(
+        (1..=most).contains(&max_model_len),
+        "--max-model-len is {max_model_len}, but the model was made for 1 to {most} tokens"
+    );
+    let options = Options {
+        tau: tau.unwrap_or_else(|| training::tau(&t.spec, t.steps)),
+        max_queued: queue.max_queued_requests,
+        state_cache_bytes: queue.state_cache_bytes,
+        ..Options::new(max_model_len)
+    };
+    let engine = Engine::start(t.model, options)?;
+    let (chat, names, created) = (chat.ok(), vec![t.name], now());
+    Ok(Loaded { engine, tokenizer, chat, names, max_model_len, request_timeout: None, created })
 }
 
 /// A number of bytes: 1048576, 1024K, 1M.

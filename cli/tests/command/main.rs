@@ -5,6 +5,7 @@ mod devices;
 mod exchange;
 mod families;
 mod runs;
+mod serve;
 mod support;
 mod text;
 mod verify;
