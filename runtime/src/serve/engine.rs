@@ -27,10 +27,13 @@ pub struct Options {
     pub read_budget: usize,
 }
 
+/// A CPU multiplies so many rows about as fast as more of them, and those who answer wait less.
+const READ_BUDGET: usize = 64;
+
 impl Options {
     /// The usual ones for a model that was compiled for so many tokens.
     pub fn new(max_model_len: usize) -> Options {
-        Options { tau: 1.0, max_model_len, max_queued: 256, state_cache_bytes: 0, read_budget: 0 }
+        Options { tau: 1.0, max_model_len, max_queued: 256, state_cache_bytes: 0, read_budget: READ_BUDGET }
     }
 }
 

@@ -1,7 +1,6 @@
 //! When states are kept, and where sequences start from those that were: the engine's use of the prefix cache.
 use super::backend::{Backend, Facts};
 use super::cache::{Next, PrefixCache};
-use super::request::Finish;
 use super::sequence::Sequence;
 use super::stats::Cache;
 
@@ -85,16 +84,14 @@ impl<S> Prefixes<S> {
         self.save(backend, row, s, whole.then_some(at))
     }
 
-    /// Keeps the states of an answer that has ended: a chat goes on from them.
+    /// Keeps the states of an answer that has ended, by itself or by its client: a chat goes on from them.
     pub fn keep_answer<B: Backend<Snapshot = S>>(
         &mut self,
         backend: &mut B,
         row: usize,
         s: &Sequence,
-        why: &Finish,
     ) -> Result<(), String> {
-        let ended = matches!(why, Finish::Stop | Finish::Length);
-        if ended && self.uses(s) { self.save(backend, row, s, None) } else { Ok(()) }
+        if self.uses(s) { self.save(backend, row, s, None) } else { Ok(()) }
     }
 
     fn uses(&self, s: &Sequence) -> bool {

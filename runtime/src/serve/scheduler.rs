@@ -190,10 +190,12 @@ impl<B: Backend> Scheduler<B> {
     fn chunk(&self, s: &Sequence) -> usize {
         let sizes = if s.scored() { &self.facts.scores } else { &self.facts.chunks };
         let rest = s.next_stop() - s.held;
+        // Who answers does not wait for more than the budget at once.
+        let most = if self.running.is_empty() { usize::MAX } else { self.budget };
         // If nothing follows but a token, a step may have room for more than is left, but not for more than twice of it.
         let last = s.scored() && s.request().max_tokens <= 1;
         let padded = |n: usize| last && rest * 2 >= n && s.held + n <= self.facts.max_len;
-        let fits = |n: &usize| s.held.is_multiple_of(*n) && (*n <= rest || padded(*n));
+        let fits = |n: &usize| *n <= most && s.held.is_multiple_of(*n) && (*n <= rest || padded(*n));
         sizes.iter().copied().find(fits).unwrap_or(1).min(rest)
     }
 
@@ -280,7 +282,7 @@ impl<B: Backend> Scheduler<B> {
             let end = s.next(backend.logits(row), || backend.trace(row), &mut self.chooser);
             count_token(&self.shared, s);
             if let Some(why) = end {
-                self.prefixes.keep_answer(&mut self.backend, row, &self.running[row], &why)?;
+                self.prefixes.keep_answer(&mut self.backend, row, &self.running[row])?;
                 self.leave(row, why)?;
             }
         }

@@ -92,7 +92,7 @@ fn too_many_are_refused_and_the_others_are_served_in_turn() {
 
 #[test]
 fn a_long_prompt_delays_no_answer_by_more_than_a_chunk() {
-    let (engine, control) = engine(3, Options::new(100_000));
+    let (engine, control) = engine(3, Options { read_budget: 16, ..Options::new(100_000) });
     let (going, events) = ask(&engine, request(1, 1, 100_000));
     while !matches!(events.recv_timeout(LONG), Ok(Event::Token(_))) {}
     assert_eq!(whole(&engine, request(3000, 2, 5)).ids(), by_hand(&request(3000, 2, 5)));
@@ -100,6 +100,20 @@ fn a_long_prompt_delays_no_answer_by_more_than_a_chunk() {
     assert_eq!(events.iter().last(), Some(Event::Done(Finish::Cancelled)));
     let log = control.log.lock().unwrap();
     assert!(log.iter().filter(|x| **x == -16).count() == 187 && !log.windows(2).any(|w| w == [-16, -16]));
+}
+
+#[test]
+fn chunks_are_no_longer_than_the_budget_while_others_answer() {
+    let (engine, control) = engine(3, Options { read_budget: 5, ..Options::new(100_000) });
+    assert_eq!(whole(&engine, request(32, 3, 1)).ids(), by_hand(&request(32, 3, 1)));
+    let (going, events) = ask(&engine, request(1, 1, 100_000));
+    while !matches!(events.recv_timeout(LONG), Ok(Event::Token(_))) {}
+    assert_eq!(whole(&engine, request(100, 2, 5)).ids(), by_hand(&request(100, 2, 5)));
+    drop(going);
+    assert!(engine.wait_idle(LONG));
+    let log = control.log.lock().unwrap();
+    let read: Vec<i64> = log.iter().copied().filter(|x| *x < 0).collect();
+    assert_eq!(read, [[-16; 2].as_slice(), &[-4; 25]].concat());
 }
 
 proptest! {

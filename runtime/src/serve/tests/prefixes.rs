@@ -36,6 +36,19 @@ fn a_chat_goes_on_from_its_last_answer() {
     r.prompt.extend([1, 2, 3]);
     let second = whole(&engine, r.clone());
     assert_eq!((second.cached, second.ids()), (Some(30 + 11), by_hand(&r)));
+    // Also if it was the client who ended it, after five tokens.
+    let mut r = request(30, 2, 12);
+    let mut left = 6;
+    let sink = move |_| {
+        left -= 1;
+        left > 0
+    };
+    let _ticket = engine.submit(r.clone(), Box::new(sink)).unwrap();
+    assert!(engine.wait_idle(std::time::Duration::from_secs(60)));
+    r.prompt.extend(&by_hand(&r)[..5]);
+    r.prompt.push(3);
+    let third = whole(&engine, r.clone());
+    assert_eq!((third.cached, third.ids()), (Some(30 + 4), by_hand(&r)));
 }
 
 #[test]
