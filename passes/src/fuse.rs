@@ -6,7 +6,7 @@
 //!
 //! For a GPU (`fuse_epilogues`): a product whose result one elementwise group reads, element by element, is computed in
 //! that group's kernel, so that the result itself is never written; heads as on the CPU.
-use crate::cluster::{Clusters, GroupId, GroupKind, view_base};
+use crate::cluster::{Clusters, Group, GroupId, GroupKind, view_base};
 use lolm_ir::axis::AxisSet;
 use lolm_ir::{Graph, Op, ValueId};
 use std::collections::BTreeSet;
@@ -102,6 +102,9 @@ fn fuse_head(g: &Graph, c: &mut Clusters, grad: ValueId) {
     }
     c.groups[to.0 as usize].reads.remove(&loss);
     if c.reaches(from, to) {
+        set_apart(g, c, from, args[4]);
+    }
+    if c.reaches(from, to) {
         c.groups[to.0 as usize].reads.insert(loss);
         return;
     }
@@ -109,6 +112,56 @@ fn fuse_head(g: &Graph, c: &mut Clusters, grad: ValueId) {
     c.groups[from.0 as usize].reads.clear();
     c.groups[to.0 as usize].roots.extend(&moved);
     c.owner[loss.0 as usize] = Some(to);
+}
+
+/// What `v` is made of leaves the groups of scalars that wait for `from`, if it does not wait for it itself: the number of
+/// targets, by which a loss is divided, is computed beside that loss.
+fn set_apart(g: &Graph, c: &mut Clusters, from: GroupId, v: ValueId) {
+    let sources = sources(g, v);
+    if sources.iter().any(|s| c.owner[s.0 as usize] == Some(from)) {
+        return;
+    }
+    for n in 0..c.groups.len() {
+        let (id, group) = (GroupId(n as u32), &c.groups[n]);
+        let (apart, rest): (BTreeSet<ValueId>, BTreeSet<ValueId>) =
+            group.roots.iter().partition(|r| sources.contains(r));
+        let scalars = group.kind == GroupKind::Stream && group.rows.is_empty() && group.products.is_empty();
+        if scalars && !apart.is_empty() && !rest.is_empty() && c.reaches(from, id) {
+            let new = GroupId(c.groups.len() as u32);
+            apart.iter().for_each(|r| c.owner[r.0 as usize] = Some(new));
+            c.groups.push(part(g, c, &c.groups[n], apart));
+            c.groups[n] = part(g, c, &c.groups[n], rest);
+        }
+    }
+}
+
+/// A group that makes some roots of another.
+fn part(g: &Graph, c: &Clusters, of: &Group, roots: BTreeSet<ValueId>) -> Group {
+    let (mut seen, mut reads, mut walked) = (BTreeSet::new(), BTreeSet::new(), AxisSet::EMPTY);
+    let mut open: Vec<ValueId> = roots.iter().flat_map(|r| g.node(*r).args.iter().copied()).collect();
+    while let Some(v) = open.pop() {
+        walked = walked.union(g.axes_of(v));
+        if !seen.insert(v) || roots.contains(&v) {
+            continue;
+        }
+        match c.owner[v.0 as usize].is_some() || matches!(g.node(v).op, Op::Leaf(_)) {
+            true => drop(reads.insert(v)),
+            false => open.extend(g.node(v).args.iter().copied()),
+        }
+    }
+    let moved = of.moved.intersection(&reads).copied().collect();
+    Group { roots, reads, moved, inner: of.inner.intersection(walked), ..of.clone() }
+}
+
+/// A value and everything that it is computed from.
+fn sources(g: &Graph, v: ValueId) -> BTreeSet<ValueId> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![v]);
+    while let Some(v) = open.pop() {
+        if seen.insert(v) {
+            open.extend(g.node(v).args.iter().copied());
+        }
+    }
+    seen
 }
 
 /// A product joins the first group that uses it row by row; either operand may give the rows.
