@@ -1,6 +1,8 @@
-//! `lolm bench`: measurements of training, taking prompts in, decoding and compiling on this machine, and of its GPU.
+//! `lolm bench`: measurements of training, taking prompts in, decoding, serving and compiling on this machine, and of its
+//! GPU.
 mod compile;
 mod decode;
+mod engine;
 mod gpu;
 mod prefill;
 mod profile;
@@ -12,7 +14,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use lolm_runtime::train::Tokens;
 
-/// Measure training, taking prompts in, decoding, compiling or a GPU
+/// Measure training, taking prompts in, decoding, serving, compiling or a GPU
 #[derive(Args, Debug)]
 pub struct Bench {
     #[command(subcommand)]
@@ -28,6 +30,7 @@ enum What {
     Serve(serve::Serve),
     Compile(compile::Compile),
     Gpu(gpu::Gpu),
+    Engine(engine::EngineBench),
 }
 
 impl Bench {
@@ -40,6 +43,7 @@ impl Bench {
             What::Serve(b) => b.run(),
             What::Compile(b) => b.run(),
             What::Gpu(b) => b.run(),
+            What::Engine(b) => b.run(),
         }
     }
 }
