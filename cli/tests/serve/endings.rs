@@ -112,5 +112,6 @@ fn answers_that_take_too_long_are_errors() {
     assert!(stream.events().iter().any(|e| e["error"]["code"] == "timeout"));
     s.until("idle", || s.stats().running == 0 && s.stats().waiting == 0);
     assert!(s.stats().finished.deadline > 0);
-    s.complete(json!({"prompt": "short", "max_tokens": 1})).ok();
+    // On a busy machine even a short one may take too long.
+    s.until("answered", || s.complete(json!({"prompt": "short", "max_tokens": 1})).status == 200);
 }
