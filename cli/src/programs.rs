@@ -9,6 +9,7 @@ use lolm_models::spec::Override;
 use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Precision, Source, Weights};
+use std::collections::BTreeSet;
 
 /// What a program is for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
@@ -128,12 +129,7 @@ impl ProgramArgs {
                 bail!("program {name} is asked for twice");
             }
         }
-        let one = |i: usize| {
-            let (name, program, goal) = &all[i];
-            let graph = Graph { name: name.clone(), ..build(spec, program)? };
-            Ok(Source { graph, goal: *goal })
-        };
-        in_order(all.len(), one).into_iter().collect()
+        graphs(spec, &all)
     }
 
     fn of_kind(&self, spec: &Spec, kind: Kind) -> Vec<(String, Program, Goal)> {
@@ -167,6 +163,24 @@ impl ProgramArgs {
             }
         }
     }
+}
+
+/// The graphs of programs that decode in these numbers of lanes, and of those that read a prompt for them.
+pub fn lanes_of(spec: &Spec, counts: &[usize]) -> Result<Vec<Source>> {
+    let mut all = [Kind::Prefill, Kind::Decode].map(|kind| ProgramArgs::default().of_kind(spec, kind)).concat();
+    let counts: BTreeSet<usize> = counts.iter().copied().collect();
+    let lanes = |n: usize| (lanes_program(n), Program::Step { slots: n, tokens: 1 }, Goal::Forward);
+    all.extend(counts.into_iter().map(lanes));
+    graphs(spec, &all)
+}
+
+fn graphs(spec: &Spec, programs: &[(String, Program, Goal)]) -> Result<Vec<Source>> {
+    let one = |i: usize| {
+        let (name, program, goal) = &programs[i];
+        let graph = Graph { name: name.clone(), ..build(spec, program)? };
+        Ok(Source { graph, goal: *goal })
+    };
+    in_order(programs.len(), one).into_iter().collect()
 }
 
 /// Those of these lengths that the model can take in.

@@ -4,6 +4,7 @@ mod compile;
 mod decode;
 mod engine;
 mod gpu;
+mod lanes;
 mod prefill;
 mod profile;
 #[cfg(feature = "serve")]
@@ -47,6 +48,9 @@ impl Bench {
         }
     }
 }
+
+/// Reads of memory and tokens take turns: on a shared machine the memory's pace changes within seconds.
+const ROUNDS: usize = 5;
 
 /// Tokens that cost what real ones do: all over the vocabulary, in an order that never repeats (an LCG; Knuth 1981).
 fn tokens(count: usize, vocab: usize) -> Tokens {

@@ -1,6 +1,6 @@
 //! `lolm bench decode`: tokens a second, and the weights read for them against what the memory can give.
 use super::profile::{Share, shares, table};
-use super::{least, median};
+use super::{ROUNDS, lanes, least, median};
 use crate::compiler::{To, in_memory};
 use crate::device::Where;
 use crate::output::{bytes, seconds, show};
@@ -18,8 +18,6 @@ use std::time::Instant;
 
 /// Larger than the caches, so that it is memory that is measured.
 const SWEEP: usize = 1 << 28;
-/// Reads of memory and tokens take turns: on a shared machine the memory's pace changes within seconds.
-const ROUNDS: usize = 5;
 
 /// Measure generation token by token
 #[derive(Args, Debug)]
@@ -35,6 +33,9 @@ pub struct Decode {
     /// Measured tokens
     #[arg(short = 'n', long, default_value_t = 64, value_name = "N")]
     tokens: usize,
+    /// Sequences that are decoded side by side, separated by commas: each number is measured
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',')]
+    slots: Vec<usize>,
     /// Launches to list, the longest first; equal layers together
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
@@ -72,12 +73,13 @@ impl Decode {
     pub fn run(self) -> Result<()> {
         let on = self.on.open()?;
         let named = spec::find(&self.spec, &self.overrides)?;
+        let to = To { weights: self.weights_dtype.into(), target: on.target(), ..To::default() };
+        if !self.slots.is_empty() {
+            let Decode { slots, prompt, tokens, top, json, .. } = self;
+            return lanes::run(&named, &on, to, &lanes::Plan { slots, prompt, steps: tokens, top, json });
+        }
         let sources = ProgramArgs::default().sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
-        let mut model = on.load(in_memory(
-            &named,
-            &sources,
-            To { weights: self.weights_dtype.into(), target: on.target(), ..To::default() },
-        )?)?;
+        let mut model = on.load(in_memory(&named, &sources, to)?)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let weight_bytes = weight_bytes(model.plan(model.program("decode")?));
         let settings = crate::training::settings(&named.spec, None, None);

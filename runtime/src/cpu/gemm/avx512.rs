@@ -6,8 +6,6 @@ use std::arch::x86_64::*;
 pub struct Avx512;
 
 const LANES: usize = 16;
-/// Up to this many rows, reading B takes longer than computing with it.
-const PACED_BY_MEMORY: usize = 4;
 
 /// How elements become vectors of 16 f32. A *word* is 32 bits of memory: one term of f32, two of bf16.
 pub trait Load: Copy {
@@ -106,9 +104,7 @@ impl Kernel for Avx512 {
             unsafe {
                 let b = p.b.ptr.wrapping_add(t).cast_const();
                 let words = transposed(load_words::<E, WHOLE>(b, p.b.col, p.cols));
-                if M <= PACED_BY_MEMORY {
-                    fetch(b, p.b.col);
-                }
+                fetch(b, p.b.col);
                 for (i, words) in words.into_iter().enumerate() {
                     for j in 0..<E as Load>::TERMS {
                         let row = <E as Load>::term(words, j);
