@@ -50,7 +50,7 @@ impl ChatTemplate {
     pub fn of(folder: &Path, special: &Special) -> Result<ChatTemplate> {
         let alone = folder.join("chat_template.jinja");
         let config = folder.join("tokenizer_config.json");
-        let (source, file) = if alone.is_file() {
+        let (source, file) = if crate::bundle::is_file(&alone) {
             let text = String::from_utf8(read_file(&alone)?);
             (text.with_context(|| format!("{} is not UTF-8", alone.display()))?, alone)
         } else {

@@ -2,6 +2,7 @@
 //!
 //! The only place that reads arguments and the environment, and the only one that uses `anyhow`. An error is one
 //! sentence on stderr and exit code 1; a usage error is clap's, with exit code 2, and so is a device that is not there.
+pub mod bundle;
 pub mod chart;
 pub mod chat;
 pub mod commands;
@@ -30,10 +31,15 @@ use clap::Parser;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs the command that these arguments say.
+/// Runs the command that these arguments say. An executable with a model behind it serves that, and the arguments are those
+/// of `lolm serve`.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     output::explain_panics();
-    let cli = match typed::Cli::try_parse_from(typed::arguments(args)) {
+    let args: Vec<OsString> = match bundle::own() {
+        None => args.collect(),
+        Some(b) => typed::serving(b.path(), args),
+    };
+    let cli = match typed::Cli::try_parse_from(typed::arguments(args.into_iter())) {
         Ok(cli) => cli,
         Err(e) => {
             let code = if e.use_stderr() { 2 } else { 0 };

@@ -49,6 +49,12 @@ pub fn name(folder: &Path) -> String {
     whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
 }
 
+/// What says how text becomes tokens: the name of each file of a folder, and what is in it.
+pub fn texts(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let there = TEXTS.into_iter().filter(|name| folder.join(name).is_file());
+    there.map(|name| Ok((name.to_string(), crate::tokenizer::read_file(&folder.join(name))?))).collect()
+}
+
 /// Copies what says how text becomes tokens from one folder to another, so that the other stands on its own.
 pub fn copy_texts(from: &Path, to: &Path) -> Result<()> {
     let there = TEXTS.iter().map(|file| (from.join(file), to.join(file))).filter(|(from, _)| from.is_file());

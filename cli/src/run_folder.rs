@@ -1,4 +1,5 @@
 //! The folder of a run: its artifact, checkpoints, metrics and curves; and what an argument `MODEL` means.
+use crate::bundle::{self, Bundle};
 use crate::chart::{Series, svg};
 use crate::compiler::{To, in_memory, write};
 use crate::device::Opened;
@@ -95,7 +96,7 @@ pub fn load_serving(model: &Path, from: Option<&Path>, on: &Opened, slots: Optio
 }
 
 /// Sequences that are answered side by side, if nothing else is asked for.
-const USUAL_SLOTS: usize = 16;
+pub const USUAL_SLOTS: usize = 16;
 
 /// The most lanes that an artifact has, up to `slots`; 0 if it has none.
 fn rows(a: &Artifact, slots: Option<usize>) -> usize {
@@ -115,14 +116,34 @@ fn trained(
     load: &dyn Fn(Artifact) -> Result<Model>,
 ) -> Result<Trained> {
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
-    let (weights, steps) = match (from, run_folder_of(model)) {
-        (Some(path), _) => (path.to_path_buf(), None),
-        (None, Some(folder)) => newest(&folder)?,
-        (None, None) => bail!("{} holds no weights: say with --weights where they are", model.display()),
+    let bundle = bundle_at(model);
+    let inside = bundle.and_then(|b| Some((b, b.file(bundle::WEIGHTS)?)));
+    let (weights, steps) = match (from, run_folder_of(model), inside) {
+        (Some(path), _, _) => (path.to_path_buf(), None),
+        (None, _, Some((b, bytes))) => {
+            let (mut loaded, weights) = (load(artifact)?, model.join(bundle::WEIGHTS));
+            weights::load_bytes(&mut loaded, bytes, &weights, Purpose::Inference)?;
+            let (folder, steps) = (model.to_path_buf(), b.steps());
+            return Ok(Trained { model: loaded, spec, name, folder, steps, weights });
+        }
+        (None, Some(folder), None) => newest(&folder)?,
+        (None, None, None) => bail!("{} holds no weights: say with --weights where they are", model.display()),
     };
     let mut loaded = load(artifact)?;
     weights::load(&mut loaded, &weights, Purpose::Inference)?;
-    Ok(Trained { model: loaded, spec, name, folder: folder_of(model), steps, weights })
+    let folder = if bundle.is_some() { model.to_path_buf() } else { folder_of(model) };
+    Ok(Trained { model: loaded, spec, name, folder, steps, weights })
+}
+
+/// The executable that runs, if that is the model.
+fn bundle_at(model: &Path) -> Option<&'static Bundle> {
+    bundle::own().filter(|b| b.path() == model)
+}
+
+fn artifact_of_bundle(b: &Bundle) -> Result<Artifact> {
+    let damaged = || format!("{} is damaged", b.path().display());
+    let bytes = b.file(bundle::ARTIFACT).context("there is no artifact in it").with_context(damaged)?;
+    Artifact::from_bytes(bytes.to_vec()).with_context(damaged)
 }
 
 /// The artifact of a model, or these programs of it, compiled in memory.
@@ -133,6 +154,9 @@ fn artifact_of(
     args: &ProgramArgs,
     kinds: &[Kind],
 ) -> Result<Artifact> {
+    if let Some(b) = bundle_at(model) {
+        return artifact_of_bundle(b);
+    }
     let path = folder.map_or(model.to_path_buf(), RunFolder::artifact);
     if !path.is_file() && folder.is_some() && is_model(model) {
         note(format_args!("{} is not there: compiled in memory; `lolm compile` would keep it", path.display()));

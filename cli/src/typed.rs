@@ -2,6 +2,7 @@
 use crate::commands::*;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::path::Path;
 
 /// Compiles hybrid Transformer/SSM language models ahead of time, trains them and generates with them.
 #[derive(Parser, Debug)]
@@ -37,6 +38,14 @@ impl Cli {
     pub fn chosen(self) -> Command {
         self.command
     }
+}
+
+/// The arguments of an executable that has a model behind it, as if it were served by its path.
+pub fn serving(model: &Path, args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let at = args.len().min(1);
+    args.splice(at..at, ["serve".into(), model.into()]);
+    args
 }
 
 /// The arguments as clap reads them: with `demo` where no subcommand is given, and keys of the spec as `--set`.
@@ -107,6 +116,12 @@ mod tests {
         for same in [&["--out", "a.b"][..], &["-p", "a_b", "--seed=1"], &["--", "--a.b", "1"], &["--top-k", "3"]] {
             assert_eq!(rewritten(same), same);
         }
+    }
+
+    #[test]
+    fn an_executable_with_a_model_serves_it() {
+        let args = ["./model", "--port", "0"].map(OsString::from).into_iter();
+        assert_eq!(serving(Path::new("/bin/model"), args), ["./model", "serve", "/bin/model", "--port", "0"]);
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! `lolm compile`: a spec becomes an artifact.
+//! `lolm compile`: a spec becomes an artifact, or an executable that serves.
+mod executable;
+
 use crate::commands::inspect::memory_of;
 use crate::compiler::{Dump, Emit, Time, To, compiled, module};
 use crate::inspect::plan::{Memory, Program, show_programs};
+use crate::model_folder::{folder_of, texts};
 use crate::output::{bytes, seconds, show};
-use crate::programs::{Kind, PrecisionArg, ProgramArgs, READING, USUAL, WeightsDtype};
-use crate::run_folder::RunFolder;
+use crate::programs::{Kind, PrecisionArg, ProgramArgs, READING, SERVING, USUAL, WeightsDtype};
+use crate::run_folder::{RunFolder, USUAL_SLOTS};
 use crate::spec::{self, Overrides};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -34,6 +37,12 @@ pub struct Compile {
     /// The artifact [default: the spec's name with .lolm, or model.lolm in the folder of a model]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write an executable that serves the model, in place of the artifact: this program with the artifact behind it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "dry_run"])]
+    exe: Option<PathBuf>,
+    /// Put these weights into the executable: a safetensors file, the folder of a model, or that of a run
+    #[arg(long, value_name = "PATH", requires = "exe")]
+    weights: Option<PathBuf>,
     /// Write these stages to the folder of --dump, separated by commas
     #[arg(long, value_name = "STAGES", value_delimiter = ',', requires = "dump")]
     emit: Vec<Emit>,
@@ -68,7 +77,16 @@ impl Compile {
         let start = Instant::now();
         self.programs.add_to(&mut self.overrides);
         let named = spec::find(&self.spec, &self.overrides)?;
-        let usual: &[Kind] = if self.weights_dtype == WeightsDtype::F32 { &USUAL } else { &READING };
+        if self.exe.is_some() {
+            self.programs.slots.get_or_insert(USUAL_SLOTS);
+        }
+        let usual: &[Kind] = if self.exe.is_some() {
+            &SERVING
+        } else if self.weights_dtype == WeightsDtype::F32 {
+            &USUAL
+        } else {
+            &READING
+        };
         let sources = self.programs.sources(&named.spec, usual)?;
         let dump = Dump { folder: self.dump.clone().unwrap_or_default(), stages: self.emit.clone() };
         let (weights, precision) = (self.weights_dtype.into(), self.precision.into());
@@ -79,14 +97,20 @@ impl Compile {
         };
         let beside = Path::new(&self.spec).is_dir().then(|| RunFolder(PathBuf::from(&self.spec)).artifact());
         let usual = || beside.unwrap_or_else(|| PathBuf::from(format!("{}.lolm", named.name)));
-        let output = self.output.clone().unwrap_or_else(usual);
-        if let Some(c) = &compiled {
-            write_whole(&output, &c.bytes)?;
+        let output = self.exe.clone().or(self.output.clone()).unwrap_or_else(usual);
+        let mut size = compiled.as_ref().map_or(0, |c| c.bytes.len() as u64);
+        match (&compiled, &self.exe) {
+            (Some(c), None) => write_whole(&output, &c.bytes)?,
+            (Some(c), Some(exe)) => {
+                let texts = texts_of(&self.spec, self.weights.as_deref())?;
+                size = executable::write(&c.bytes, self.weights.as_deref(), texts, exe)?;
+            }
+            (None, _) => {}
         }
         let report = Report {
             name: named.name,
             artifact: compiled.is_some().then_some(output),
-            bytes: compiled.as_ref().map_or(0, |c| c.bytes.len() as u64),
+            bytes: size,
             code_bytes: compiled.as_ref().map_or(0, |c| c.report.code_bytes as u64),
             kernels: m.kernels.len(),
             programs: m.plans.iter().map(Program::of).collect(),
@@ -114,6 +138,16 @@ impl Report {
             None => format!("{} kernels; no artifact was written", self.kernels),
         };
         format!("{programs}\n{memory}\n{}\n{result}\n", passes.join(", "))
+    }
+}
+
+/// The texts of the model's folder, or else of the folder of its weights.
+fn texts_of(spec: &str, weights: Option<&Path>) -> Result<Vec<(String, Vec<u8>)>> {
+    // A built-in spec has a name, and no folder.
+    let own = Path::new(spec).exists().then(|| texts(&folder_of(Path::new(spec)))).transpose()?.unwrap_or_default();
+    match weights {
+        Some(weights) if own.is_empty() => texts(&folder_of(weights)),
+        _ => Ok(own),
     }
 }
 

@@ -99,7 +99,7 @@ fn ids(file: &Map<String, Value>, name: &str) -> Result<Vec<u32>> {
 
 /// A JSON file with an object, or nothing if there is no such file.
 pub fn object(path: &Path) -> Result<Map<String, Value>> {
-    if !path.is_file() {
+    if !crate::bundle::is_file(path) {
         return Ok(Map::new());
     }
     serde_json::from_slice(&read(path)?).with_context(|| format!("{} is not a JSON object", path.display()))

@@ -1,0 +1,237 @@
+//! An executable with a model behind it: `lolm compile --exe` writes one, and it serves.
+//!
+//! Behind the program, at a multiple of a page, stand files one after the other: the artifact, the weights if they were given,
+//! and what says how text becomes tokens. Then a list of them as JSON, and at the very end where the list lies. To the rest
+//! of the command such an executable is a folder with these files: `PROGRAM/tokenizer.json` is in it.
+use anyhow::{Context, Result, bail, ensure};
+use lolm_runtime::cpu::memory::map_file;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The last bytes of an executable with a model.
+const MARK: [u8; 8] = *b"LOLMEXE\n";
+/// Where the list lies, how long it is, and the mark.
+const END: usize = 24;
+const PAGE: u64 = 4096;
+/// The longest list.
+const LONGEST: u64 = 1 << 20;
+
+/// The artifact.
+pub const ARTIFACT: &str = "model.lolm";
+/// The weights.
+pub const WEIGHTS: &str = "model.safetensors";
+
+/// What stands behind the program.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    /// Bytes of the program itself.
+    program: u64,
+    /// Steps of training of the weights, where they are known.
+    steps: Option<u64>,
+    files: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    at: u64,
+    len: u64,
+}
+
+/// An executable with a model behind it.
+pub struct Bundle {
+    path: PathBuf,
+    map: Box<dyn Deref<Target = [u8]> + Send + Sync>,
+    list: List,
+}
+
+impl Bundle {
+    /// Opens an executable; none if no model stands behind it.
+    pub fn open(path: &Path) -> Result<Option<Bundle>> {
+        let cannot = || format!("cannot read {}", path.display());
+        let mut file = File::open(path).with_context(cannot)?;
+        let Some(list) = read_list(&mut file).with_context(cannot)? else { return Ok(None) };
+        let map = Box::new(map_file(path).with_context(cannot)?);
+        for f in &list.files {
+            let end = f.at.checked_add(f.len).filter(|end| *end <= map.len() as u64);
+            ensure!(end.is_some(), "{}: `{}` reaches beyond its end: the file is damaged", path.display(), f.name);
+        }
+        Ok(Some(Bundle { path: path.into(), map, list }))
+    }
+
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        let f = self.list.files.iter().find(|f| f.name == name)?;
+        self.map.get(range(f))
+    }
+    /// Steps of training of the weights, where they are known.
+    pub fn steps(&self) -> Option<u64> {
+        self.list.steps
+    }
+    /// Where the executable lies, which is the folder of its files.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn range(f: &Entry) -> Range<usize> {
+    f.at as usize..(f.at + f.len) as usize
+}
+
+/// The list at the end of an executable, if there is one.
+fn read_list(file: &mut File) -> Result<Option<List>> {
+    let len = file.metadata()?.len();
+    let Some(at) = len.checked_sub(END as u64) else { return Ok(None) };
+    let mut end = [0; END];
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(&mut end)?;
+    let number = |i: usize| end[i..i + 8].iter().rev().fold(0u64, |n, b| n << 8 | *b as u64);
+    if end[16..] != MARK {
+        return Ok(None);
+    }
+    let (from, bytes) = (number(0), number(8));
+    ensure!(bytes <= LONGEST && from.checked_add(bytes) == Some(at), "its list of files is not in it: it is damaged");
+    let mut text = vec![0; bytes as usize];
+    file.seek(SeekFrom::Start(from))?;
+    file.read_exact(&mut text)?;
+    let list: List = serde_json::from_slice(&text).context("its list of files is damaged")?;
+    Ok(Some(list))
+}
+
+/// The executable that runs, if a model stands behind it. It is looked at once.
+pub fn own() -> Option<&'static Bundle> {
+    static OWN: OnceLock<Option<Bundle>> = OnceLock::new();
+    OWN.get_or_init(|| Bundle::open(&std::env::current_exe().ok()?).ok().flatten()).as_ref()
+}
+
+/// The file of this path in the executable that runs, which counts as a folder.
+pub fn find(path: &Path) -> Option<&'static [u8]> {
+    let name = path.file_name()?.to_str()?;
+    // Most paths are not in it, so the executable is looked at last.
+    let bundle = own().filter(|b| path.parent() == Some(b.path()))?;
+    bundle.file(name)
+}
+
+/// True if there is such a file, or the executable that runs holds it.
+pub fn is_file(path: &Path) -> bool {
+    path.is_file() || find(path).is_some()
+}
+
+/// What is put behind a program.
+pub struct Contents<'a> {
+    pub artifact: &'a [u8],
+    pub steps: Option<u64>,
+    /// Writes the weights.
+    pub weights: Option<&'a WriteWeights<'a>>,
+    /// Names and contents of other files.
+    pub texts: Vec<(String, Vec<u8>)>,
+}
+
+pub type WriteWeights<'a> = dyn Fn(&mut dyn Write) -> Result<()> + 'a;
+
+/// Writes the program `from` with these contents to `out`, which becomes executable. A model behind `from` is left out.
+pub fn write(from: &Path, contents: &Contents, out: &Path) -> Result<u64> {
+    let mut program = File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
+    let bytes = match read_list(&mut program)? {
+        Some(list) => list.program,
+        None => program.metadata()?.len(),
+    };
+    let name = out.file_name().with_context(|| format!("{} is not the name of a file", out.display()))?;
+    let unfinished = out.with_file_name(format!(".{}.unfinished", name.to_string_lossy()));
+    let put = || -> Result<u64> {
+        program.seek(SeekFrom::Start(0))?;
+        let mut to = Counted { to: BufWriter::new(File::create(&unfinished)?), at: 0 };
+        if std::io::copy(&mut program.take(bytes), &mut to)? != bytes {
+            bail!("{} is shorter than it says", from.display());
+        }
+        put_files(&mut to, bytes, contents)?;
+        to.flush()?;
+        std::fs::set_permissions(&unfinished, std::fs::metadata(from)?.permissions())?;
+        std::fs::rename(&unfinished, out)?;
+        Ok(to.at)
+    };
+    put().with_context(|| format!("cannot write {}", out.display()))
+}
+
+fn put_files(to: &mut Counted, program: u64, contents: &Contents) -> Result<()> {
+    let mut list = List { program, steps: contents.steps, files: vec![] };
+    let mut put = |to: &mut Counted, name: &str, give: &WriteWeights| -> Result<()> {
+        let at = to.at.next_multiple_of(PAGE);
+        to.write_all(&vec![0; (at - to.at) as usize])?;
+        give(to)?;
+        list.files.push(Entry { name: name.into(), at, len: to.at - at });
+        Ok(())
+    };
+    put(to, ARTIFACT, &|to| Ok(to.write_all(contents.artifact)?))?;
+    for (name, text) in &contents.texts {
+        put(to, name, &|to| Ok(to.write_all(text)?))?;
+    }
+    if let Some(weights) = contents.weights {
+        put(to, WEIGHTS, weights)?;
+    }
+    let (at, text) = (to.at, serde_json::to_vec(&list)?);
+    to.write_all(&text)?;
+    to.write_all(&at.to_le_bytes())?;
+    to.write_all(&(text.len() as u64).to_le_bytes())?;
+    Ok(to.write_all(&MARK)?)
+}
+
+/// A file and how much was written to it.
+struct Counted {
+    to: BufWriter<File>,
+    at: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let n = self.to.write(data)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_behind_a_program_is_found_there_and_replaced() {
+        let folder = std::env::temp_dir().join(format!("lolm-bundle-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let [program, one, two] = ["program", "one", "two"].map(|n| folder.join(n));
+        std::fs::write(&program, [7; 5000]).unwrap();
+        assert!(Bundle::open(&program).unwrap().is_none());
+        let weights = |to: &mut dyn Write| Ok(to.write_all(&[9; 10_000])?);
+        let texts = vec![("tokenizer.json".to_string(), b"{}".to_vec())];
+        let full = Contents { artifact: b"code", steps: Some(3), weights: Some(&weights), texts };
+        let bytes = write(&program, &full, &one).unwrap();
+        assert_eq!(bytes, std::fs::metadata(&one).unwrap().len());
+        let b = Bundle::open(&one).unwrap().unwrap();
+        assert_eq!((b.file(ARTIFACT), b.file("tokenizer.json")), (Some(&b"code"[..]), Some(&b"{}"[..])));
+        assert_eq!((b.file(WEIGHTS), b.file("x"), b.steps()), (Some(&[9; 10_000][..]), None, Some(3)));
+        assert_eq!(std::fs::read(&one).unwrap()[..5000], [7; 5000]);
+
+        let bare = Contents { artifact: b"other", steps: None, weights: None, texts: vec![] };
+        write(&one, &bare, &two).unwrap();
+        let b = Bundle::open(&two).unwrap().unwrap();
+        assert_eq!((b.file(ARTIFACT), b.file(WEIGHTS)), (Some(&b"other"[..]), None));
+        assert!(std::fs::metadata(&two).unwrap().len() < 13_000, "the program alone, and one page");
+
+        let whole = std::fs::read(&two).unwrap();
+        let len = whole.len();
+        let damaged = [whole[1..].to_vec(), [&whole[..len - 24], &[255; 16], &MARK[..]].concat()];
+        for bytes in damaged {
+            std::fs::write(&one, bytes).unwrap();
+            assert!(Bundle::open(&one).is_err());
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
