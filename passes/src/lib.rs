@@ -9,6 +9,7 @@ pub mod fuse;
 pub mod lower;
 pub mod memory;
 pub mod narrow;
+pub mod narrow_states;
 pub mod optimizer;
 pub mod pipeline;
 pub mod precision;

@@ -6,6 +6,7 @@ use crate::fuse::{fuse, fuse_epilogues};
 use crate::lower::{KernelPool, has_launch, lower};
 use crate::memory::plan_memory;
 use crate::narrow::{narrow, narrowable};
+use crate::narrow_states::{narrow_states, rounded_states};
 use crate::optimizer::{AdamW, attach, expose_gradients};
 use crate::precision::precision;
 use crate::raise::{RaiseError, raise};
@@ -123,7 +124,7 @@ impl Target {
 
 /// What a watcher is told about a program on its way.
 pub enum Moment<'a> {
-    /// It is taken up.
+    /// It is taken up, or taken up again after all programs have come as far.
     Begin,
     /// A graph is made and verified.
     Graph(Phase, &'a Graph),
@@ -162,7 +163,13 @@ pub fn compile_with(sources: &[Source], options: Options, watch: &Watch) -> Resu
     if options.precision == Precision::Bf16 && options.target == Target::Cpu {
         return Err(CompileError::Bf16OnCpu);
     }
-    let programs = in_order(sources.len(), |i| program(&sources[i], options, narrowed.as_ref(), &|m| watch(i, m)));
+    let graphs = in_order(sources.len(), |i| graph(&sources[i], options, narrowed.as_ref(), &|m| watch(i, m)));
+    let graphs = graphs.into_iter().collect::<Result<Vec<Graph>, _>>()?;
+    let states = match options.precision {
+        Precision::F32 => BTreeSet::new(),
+        Precision::Bf16 => rounded_states(graphs.iter()),
+    };
+    let programs = in_order(graphs.len(), |i| program(&graphs[i], options, &states, &|m| watch(i, m)));
     let (mut pool, mut shared) = (KernelPool::default(), Shared::default());
     for p in programs {
         let Program { graph, mut plan, kernels } = p?;
@@ -174,17 +181,33 @@ pub fn compile_with(sources: &[Source], options: Options, watch: &Watch) -> Resu
     Ok(Module { kernels: pool.kernels, ..shared.module })
 }
 
-fn program(
+/// A program's graph behind all passes that see it alone.
+fn graph(
     s: &Source,
     options: Options,
     narrowed: Option<&BTreeSet<String>>,
     watch: &dyn Fn(Moment),
+) -> Result<Graph, CompileError> {
+    watch(Moment::Begin);
+    let graph = graph_passes(s, options, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
+    match narrowed {
+        Some(names) => changed(&graph, |g| narrow(g, names)),
+        None => Ok(graph),
+    }
+}
+
+/// The plan of a graph, with these states stored as bf16.
+fn program(
+    g: &Graph,
+    options: Options,
+    states: &BTreeSet<String>,
+    watch: &dyn Fn(Moment),
 ) -> Result<Program, CompileError> {
     watch(Moment::Begin);
-    let mut graph = graph_passes(s, options, &mut |phase, g| watch(Moment::Graph(phase, g)))?;
-    if let Some(names) = narrowed {
-        graph = narrowed_program(&graph, names)?;
-    }
+    let graph = match states.is_empty() {
+        true => g.clone(),
+        false => changed(g, |g| narrow_states(g, states))?,
+    };
     let fault = |fault: String| CompileError::Lower { program: graph.name.clone(), fault };
     let mut clusters = cluster(&graph);
     match options.target {
@@ -232,10 +255,10 @@ pub fn graph_passes(s: &Source, options: Options, watch: &mut dyn FnMut(Phase, &
     Ok(g)
 }
 
-/// The program with these parameters stored as bf16.
-fn narrowed_program(g: &Graph, names: &BTreeSet<String>) -> Result<Graph, CompileError> {
+/// The program after a change of what is stored as bf16.
+fn changed(g: &Graph, change: impl Fn(&Graph) -> Result<Graph, GraphError>) -> Result<Graph, CompileError> {
     let program = || g.name.clone();
-    let out = narrow(g, names).and_then(|g| canonicalize(&g));
+    let out = change(g).and_then(|g| canonicalize(&g));
     let out = out.map_err(|error| CompileError::Graph { program: program(), error })?;
     verify(&out).map_err(|error| CompileError::Verify { program: program(), phase: Phase::Expand, error })?;
     Ok(out)

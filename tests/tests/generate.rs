@@ -1,7 +1,8 @@
 //! Token by token, and in chunks, generation gives the logits of one full pass: across the borders of memory chunks, past
 //! the end of a window, and around the ring in which its keys are kept.
+use lolm_ir::DType;
 use lolm_models::{Program, kept_keys, prefill_sizes, window};
-use lolm_passes::pipeline::{Goal, Options, Source, Target};
+use lolm_passes::pipeline::{Goal, Options, Precision, Source, Target};
 use lolm_runtime::generate::{Generator, Settings};
 use lolm_runtime::{Model, Tensor};
 use lolm_tests::compiled::{emulated, model, source};
@@ -82,6 +83,27 @@ fn tokens_in_pieces_equal_a_full_pass_on_a_gpu() {
         let d = worst(&case, &mut m, &expected, &pieces);
         assert!(d <= 1e-4, "{} in pieces {pieces:?}: {d}", case.name);
     }
+}
+
+/// In bf16 keys and values are kept as they are multiplied, and a step gives what a full pass gives in bf16.
+#[test]
+fn in_bf16_keys_are_kept_in_bf16() {
+    let mut narrow = 0;
+    for mut case in CASES.map(Case::load) {
+        let sources = sources(&mut case);
+        let options = Options { target: Target::Gpu, precision: Precision::Bf16, ..Options::default() };
+        let mut m = emulated(&case, &sources, options);
+        let keys = m.states().slots().iter().filter(|s| s.name.starts_with("kv.")).collect::<Vec<_>>();
+        if keys.is_empty() {
+            continue;
+        }
+        assert!(keys.iter().all(|s| s.dtype == DType::Bf16), "{}", case.name);
+        narrow += keys.len();
+        let (expected, n) = (full_pass(&case, &mut m), case.spec.max_seq_len);
+        let d = worst(&case, &mut m, &expected, &[n / 4, 1, 5]);
+        assert!(d <= 1e-2, "{}: {d}", case.name);
+    }
+    assert!(narrow > 0);
 }
 
 /// Keys and values of a window take as much memory as its ring, however long the context is.
