@@ -5,6 +5,7 @@
 use crate::cluster::{Clusters, Group, GroupId, GroupKind, widens};
 use crate::pipeline::Target;
 use crate::schedule::Schedule;
+use gpu_routed::Sorted;
 use layout::Layouts;
 use lolm_ir::axis::AxisId;
 use lolm_ir::graph::{LeafId, LeafKind, Output};
@@ -28,6 +29,7 @@ mod cross_entropy;
 mod gpu;
 mod gpu_attention;
 mod gpu_head;
+mod gpu_routed;
 mod index;
 mod layout;
 mod merge_axes;
@@ -142,6 +144,8 @@ pub struct Lowering<'a> {
     alike: alike::Alike,
     /// Rows grouped by an index, for as many experts.
     groups: QuickMap<(ValueId, usize), Grouped>,
+    /// The same for a GPU.
+    sorted: QuickMap<(ValueId, usize), Sorted>,
 }
 
 /// Lowers a program. Buffers of the arena have no offsets yet.
@@ -180,6 +184,7 @@ pub fn lower(
         parts: alike::parts(g),
         alike: alike::Alike::default(),
         groups: QuickMap::default(),
+        sorted: QuickMap::default(),
     };
     lw.place_leaves();
     lw.place_roots(schedule);

@@ -5,7 +5,7 @@ use lolm_ir::interp::{self, Feeds};
 use lolm_ir::plan::{Module, Stage, Step};
 use lolm_ir::{DType, Graph, philox};
 use lolm_models::blocks::{ExpertAxes, Experts, moe};
-use lolm_passes::pipeline::{Goal, Moment, Options, Phase, Source, compile};
+use lolm_passes::pipeline::{Goal, Moment, Options, Phase, Source, Target, compile, compile_with};
 use lolm_passes::raise::raise;
 use lolm_tests::plan_interp::Named;
 use lolm_tests::{machine, plan_interp};
@@ -100,6 +100,41 @@ fn agree(layer: Layer, goal: Goal, feeds: &Feeds) -> Named {
         compare(layer, "machine", &found, &expected, 2e-5);
     }
     expected
+}
+
+/// The same programs for a GPU, where rows are sorted by expert, by the plan's interpreter and by the emulator.
+fn agree_on_a_gpu(layer: Layer, goal: Goal, feeds: &Feeds, expected: &Named) -> Module {
+    let source = Source { graph: layer.graph(false), goal };
+    let options = Options { target: Target::Gpu, ..Options::default() };
+    let m = compile_with(&[source], options, &|_, _| ()).unwrap();
+    let planned = plan_interp::run(&m, &m.plans[0], feeds).0;
+    compare(layer, "plan for a GPU", &planned, expected, 1e-9);
+    let found = machine::run_emulated(&m, feeds).unwrap_or_else(|e| panic!("{layer:?}: {e}")).0;
+    compare(layer, "emulator", &found, expected, 2e-5);
+    m
+}
+
+/// Few rows, more than fit a tile, and experts that get none; short products and such that are made by tiles.
+#[test]
+fn rows_are_sorted_by_expert_on_a_gpu() {
+    let layers = [
+        SMALL,
+        Layer { tokens: 1, ..SMALL },
+        Layer { tokens: 33, d: 36, f: 40, experts: 3, k: 1 },
+        Layer { tokens: 70, d: 40, f: 36, experts: 5, k: 2 },
+    ];
+    for layer in layers {
+        let feeds = feeds(&layer.graph(false));
+        for goal in [Goal::Forward, Goal::Gradients] {
+            let expected = agree(layer, goal, &feeds);
+            agree_on_a_gpu(layer, goal, &feeds, &expected);
+        }
+    }
+    let m = agree_on_a_gpu(layers[3], Goal::Gradients, &feeds(&layers[3].graph(false)), &Named::new());
+    let tiles = m.kernels.iter().filter(|k| k.name.starts_with("routed_dot") || k.name.starts_with("routed_sums_of"));
+    for k in tiles {
+        assert_eq!(lolm_codegen::claim(k, "k").unwrap().generator, "contract", "{k}");
+    }
 }
 
 #[test]

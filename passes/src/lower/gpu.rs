@@ -8,7 +8,7 @@ use super::index::Index;
 use super::stream::Stream;
 use lolm_ir::axis::AxisId;
 use lolm_ir::kernel::KOp;
-use lolm_ir::op::Op;
+use lolm_ir::op::{Binary, Op};
 use lolm_ir::plan::Kind;
 use lolm_ir::{DType, ValueId};
 
@@ -18,7 +18,8 @@ pub(super) fn has_kernel(op: &Op) -> bool {
     let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
     let head = matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. });
     let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
-    scan || gated || head || attention || matches!(op, Op::RoutedDot { .. })
+    let routed = matches!(op, Op::RoutedDot { .. } | Op::RoutedDotGrad { .. });
+    scan || gated || head || attention || routed
 }
 
 impl Lowering<'_> {
@@ -27,7 +28,8 @@ impl Lowering<'_> {
         match self.cx.g.node(v).op {
             Op::SelectiveScan { .. } => self.selective_scan(v),
             Op::SelectiveScanGrad { .. } => self.selective_scan_grad(v),
-            Op::RoutedDot { expert, over } => self.routed_kernel(v, expert, over),
+            Op::RoutedDot { expert, over } => self.routed_rows(v, expert, over),
+            Op::RoutedDotGrad { expert } => self.routed_sums(v, expert),
             Op::Attention(_) => self.attention_kernel(v),
             Op::AttentionGrad(_) => self.attention_grad_kernels(v),
             Op::CrossEntropy { .. } => self.head_losses(v),
@@ -36,8 +38,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// Each row times the matrix of its expert; an index outside the experts gives zeros.
-    fn routed_kernel(&mut self, v: ValueId, expert: AxisId, over: AxisId) -> Result<(), String> {
+    /// The same of a few rows: each finds its matrix by itself.
+    pub(super) fn routed_kernel(&mut self, v: ValueId, expert: AxisId, over: AxisId) -> Result<(), String> {
         let g = self.cx.g;
         let n = g.node(v);
         let out = self.cx.storage_of(v).ok_or("bug: a routed product without storage")?;
@@ -46,7 +48,10 @@ impl Lowering<'_> {
         let over = s.axis(over);
         let index = s.value(n.args[2], &map, None);
         let x = s.value(n.args[0], &map, None);
-        let w = s.masked(n.args[1], &map.with(expert, Index::value(index)), expert, None);
+        let (zero, end) = (s.int(0), s.int(g.len(expert) as i64));
+        let (low, high) = (s.binary(Binary::Le, zero, index), s.binary(Binary::Lt, index, end));
+        let is_one = s.binary(Binary::And, low, high);
+        let w = s.value(n.args[1], &map.with(expert, Index::value(index)), Some(is_one));
         let y = s.push(KOp::Dot(over), &[x, w], DType::F32);
         s.store(&out, &map, y);
         let lowered = s.finish();

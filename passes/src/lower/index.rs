@@ -84,7 +84,9 @@ impl Map {
     }
     /// Only what a value over these axes depends on.
     pub fn restricted(&self, axes: AxisSet) -> Self {
-        Map(self.0.iter().filter(|(a, _)| axes.has(**a)).map(|(a, i)| (*a, i.clone())).collect())
+        // Some numbers of axes stand for what is no axis of the graph.
+        let kept = |a: AxisId| (a.0 as usize) < AxisSet::CAPACITY && axes.has(a);
+        Map(self.0.iter().filter(|(a, _)| kept(**a)).map(|(a, i)| (*a, i.clone())).collect())
     }
     pub fn mentions(&self, k: KAxis) -> bool {
         self.0.values().any(|i| i.mentions(k))

@@ -88,14 +88,6 @@ pub fn product(k: &Kernel) -> Option<Product> {
     let pick = |set: KAxes, by: KValue| ordered(k, KAxes(set.0 & out.0), by);
     let (rows, cols) = (pick(KAxes(in_a.0 & !both.0), a), pick(KAxes(in_b.0 & !both.0), b));
     let batch: Vec<KAxis> = out.iter().filter(|a| both.has(*a)).collect();
-    // A matrix that is looked up for each single row shares nothing with the others, and is read as fast without tiles.
-    let looked_up = |v: &KValue| {
-        let dynamic = k.value(*v).access().into_iter().flat_map(|(_, view)| &view.dynamic);
-        dynamic.into_iter().any(|(d, _)| k.value(*d).axes.0 & both.0 != 0)
-    };
-    if (rows.is_empty() || cols.is_empty()) && prologue.iter().any(looked_up) {
-        return None;
-    }
     let p = Product { batch, rows, cols, depth, a, b, factor, result, sinks };
     (p.fits(k) && !(p.rows.is_empty() && p.cols.is_empty())).then_some(p)
 }
@@ -147,7 +139,7 @@ fn ordered(k: &Kernel, axes: KAxes, by: KValue) -> Vec<KAxis> {
 /// The view of the load that varies over most axes.
 pub fn main_view(k: &Kernel, v: KValue) -> Option<&View> {
     let loads = cone(k, &[v], |_| false).into_iter().filter_map(|v| match &k.value(v).op {
-        KOp::Load(_, view) => Some((view.terms.iter().filter(|t| t.1 != 0).count(), view)),
+        KOp::Load(_, view) => Some((k.value(v).axes.iter().count(), view)),
         _ => None,
     });
     loads.reduce(|a, b| if b.0 > a.0 { b } else { a }).map(|l| l.1)

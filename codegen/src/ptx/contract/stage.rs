@@ -66,7 +66,10 @@ pub fn fill(k: &Kernel, factor: Factor, value: KValue, lines: &[KAxis], depth: &
         let KOp::Load(o, view) = &k.value(v).op else { return None };
         let ends = |a: KAxis| k.axis(a).len as i64 % vector == 0 || ragged && index.len() == 1;
         let whole = |(a, stride): &(KAxis, i64)| Some(a) == inner && *stride == 1 && ends(*a) || stride % vector == 0;
-        let plain = view.dynamic.is_empty() && view.guard.is_none() && k.operand(*o).dtype == dtype;
+        // What is looked up, and whether it is there, is known of a line as a whole.
+        let of_lines = |v: KValue| !depth.iter().chain(inner).any(|a| k.value(v).axes.has(*a));
+        let looked_up = view.dynamic.iter().all(|(d, stride)| of_lines(*d) && stride % vector == 0);
+        let plain = looked_up && view.guard.is_none_or(of_lines) && k.operand(*o).dtype == dtype;
         let along = inner.is_some_and(|a| view.stride(*a) == 1);
         let fits = plain && along && view.base % vector == 0 && view.terms.iter().all(whole);
         fits.then(|| (*o, view.clone()))
@@ -121,9 +124,12 @@ impl Cx<'_> {
             let depth = coord::add(b, depth, first);
             let line = coord::add(b, side.first, line);
             let exists = (side.len % side.extent != 0).then(|| less(b, line, side.len));
-            let from = match &side.fill {
-                Fill::Copy(o, view) | Fill::Round(o, view) => Some(self.line_start(*o, view, &side.lines, line)?),
-                Fill::Evaluate(_) => None,
+            let (from, exists) = match &side.fill {
+                Fill::Copy(o, view) | Fill::Round(o, view) => {
+                    let (from, there) = self.line_start(*o, view, &side.lines, line, exists)?;
+                    (Some(from), self.both(exists, there))
+                }
+                Fill::Evaluate(_) => (None, exists),
             };
             let rounds = matches!(side.fill, Fill::Round(..));
             let held = rounds.then(|| [(); 4].map(|_| self.g.e.b.reg(Class::F32)));
@@ -132,20 +138,57 @@ impl Cx<'_> {
         Ok(pieces)
     }
 
-    /// Where a line of a side starts, at depth 0.
-    fn line_start(&mut self, o: OperandId, view: &View, lines: &[KAxis], line: C) -> Gives<C> {
+    /// Where a line of a side starts, at depth 0, and whether its elements are there to be read.
+    fn line_start(
+        &mut self,
+        o: OperandId,
+        view: &View,
+        lines: &[KAxis],
+        line: C,
+        exists: Option<Reg>,
+    ) -> Gives<(C, Option<Reg>)> {
         let size = self.g.k.operand(o).dtype.bytes() as i64;
         let mut sum = self.g.e.operand(o);
         let mut terms = split(self.g.e, self.g.k, lines, line);
+        let looked_up = !view.dynamic.is_empty() || view.guard.is_some();
+        let (offsets, there) = if looked_up { self.looked_up(view, &terms, exists)? } else { (vec![], None) };
         for a in &self.p.batch {
             terms.push((*a, self.g.at(*a)?.coord));
         }
         let b = &mut self.g.e.b;
-        for (a, c) in terms {
-            let part = coord::mul(b, c, view.stride(a) * size);
+        let strides = terms.into_iter().map(|(a, c)| (c, view.stride(a))).chain(offsets);
+        for (c, stride) in strides {
+            let part = coord::mul(b, c, stride * size);
             sum = coord::add(b, sum, part);
         }
-        Ok(coord::add(b, sum, C::Const(view.base * size)))
+        Ok((coord::add(b, sum, C::Const(view.base * size)), there))
+    }
+
+    /// The offsets of a line that are values, with their strides, and whether its guard holds.
+    fn looked_up(
+        &mut self,
+        view: &View,
+        at: &[(KAxis, C)],
+        exists: Option<Reg>,
+    ) -> Gives<(Vec<(C, i64)>, Option<Reg>)> {
+        let axes: KAxes = at.iter().map(|a| a.0).collect();
+        self.g.open_scope(axes);
+        for (a, c) in at {
+            self.fix(*a, *c, 0);
+        }
+        self.g.only = exists.map(V::Reg);
+        let there = view.guard.map(|g| self.g.eval(g, &[0; SLOTS])).transpose()?;
+        let mut offsets = vec![];
+        for (d, stride) in &view.dynamic {
+            let x = self.g.eval(*d, &[0; SLOTS])?;
+            offsets.push((self.g.e.widen(x), *stride));
+        }
+        self.g.only = None;
+        self.g.scopes.pop();
+        for a in axes.iter() {
+            self.g.at[a.0 as usize] = None;
+        }
+        Ok((offsets, there.map(|p| self.g.e.reg(p))))
     }
 
     /// Begins to bring a step of a side to the stage that starts there: what can be on its way while the threads go on.
