@@ -5,3 +5,4 @@ pub mod golden;
 pub mod golden_checks;
 pub mod machine;
 pub mod plan_interp;
+pub mod ptxas;

@@ -33,6 +33,9 @@ impl Fill {
     }
 }
 
+/// A coordinate and its stride in memory.
+type Offset = (C, i64);
+
 /// What a thread brings of a tile: 16 bytes, or what one store holds. All but the place along the depth is known before
 /// the loop.
 pub struct Piece {
@@ -165,12 +168,7 @@ impl Cx<'_> {
     }
 
     /// The offsets of a line that are values, with their strides, and whether its guard holds.
-    fn looked_up(
-        &mut self,
-        view: &View,
-        at: &[(KAxis, C)],
-        exists: Option<Reg>,
-    ) -> Gives<(Vec<(C, i64)>, Option<Reg>)> {
+    fn looked_up(&mut self, view: &View, at: &[(KAxis, C)], exists: Option<Reg>) -> Gives<(Vec<Offset>, Option<Reg>)> {
         let axes: KAxes = at.iter().map(|a| a.0).collect();
         self.g.open_scope(axes);
         for (a, c) in at {
