@@ -30,6 +30,7 @@ mod gpu;
 mod gpu_attention;
 mod gpu_head;
 mod gpu_routed;
+mod gpu_segments;
 mod index;
 mod layout;
 mod merge_axes;

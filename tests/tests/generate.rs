@@ -28,7 +28,13 @@ fn full_pass(case: &Case, m: &mut Model) -> Vec<f32> {
 }
 
 fn sources(case: &mut Case) -> Vec<Source> {
-    case.spec.max_seq_len = context(case);
+    let context = context(case);
+    sources_of(case, context)
+}
+
+/// The programs for a context of this length.
+fn sources_of(case: &mut Case, context: usize) -> Vec<Source> {
+    case.spec.max_seq_len = context;
     let (spec, seq) = (&case.spec, case.spec.max_seq_len);
     let mut sources = vec![
         source(spec, "forward", Program::Forward { batch: 1, seq, forced_gate: false }, Goal::Forward),
@@ -83,6 +89,32 @@ fn tokens_in_pieces_equal_a_full_pass_on_a_gpu() {
         let d = worst(&case, &mut m, &expected, &pieces);
         assert!(d <= 1e-4, "{} in pieces {pieces:?}: {d}", case.name);
     }
+}
+
+/// Many kept keys are attended to in segments: that gives the logits of a full pass, and a token that is decoded has the bits
+/// that it has in a prompt, in the first segment and behind it.
+#[test]
+fn segments_of_keys_equal_a_full_pass_on_a_gpu() {
+    let mut case = Case::load("transformer");
+    let sources = sources_of(&mut case, 512);
+    let mut m = emulated(&case, &sources, Options { target: Target::Gpu, ..Options::default() });
+    assert!(m.manifest().kernels.iter().any(|k| k.name.ends_with("_in_2")), "no attention is in segments");
+    let expected = full_pass(&case, &mut m);
+    let d = worst(&case, &mut m, &expected, &[100, 1, 160, 1, 1]);
+    assert!(d <= 1e-4, "{d}");
+    let settings = Settings { max_seq_len: case.spec.max_seq_len, gate_force: -1.0, tau: case.tau() as f32 };
+    let ids = tokens(&case);
+    let mut logits = |pieces: &[usize]| {
+        let mut g = Generator::new(&mut m, settings).unwrap();
+        let mut at = 0;
+        for n in pieces {
+            g.extend(&ids[at..at + n]).unwrap();
+            at += n;
+        }
+        g.logits().iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+    };
+    assert_eq!(logits(&[140]), logits(&[139, 1]));
+    assert_eq!(logits(&[300]), logits(&[100, 199, 1]));
 }
 
 /// In bf16 keys and values are kept as they are multiplied, and a step gives what a full pass gives in bf16.

@@ -6,16 +6,18 @@
 //!
 //! Where queries, keys and values are bf16, so are the weights when they are multiplied with the values. A gradient reads
 //! bf16 if the gradient of the results is as well, and multiplies weights and slopes as such.
+use super::gpu_segments::{in_segments, joining, segments};
 use super::storage::Storage;
-use super::stream::Stream;
+use super::stream::{Lowered, Stream};
 use super::{Cx, Lowering};
 use crate::cluster::Clusters;
 use crate::precision::rounded_where;
 use lolm_ir::axis::AxisId;
 use lolm_ir::expand::expand;
 use lolm_ir::graph::{Builder, Graph, GraphError, Leaf, LeafId, LeafKind, Output};
+use lolm_ir::kernel::KAxis;
 use lolm_ir::op::Op;
-use lolm_ir::plan::Kind;
+use lolm_ir::plan::{Kind, Place};
 use lolm_ir::{DType, ValueId};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -37,7 +39,38 @@ impl Lowering<'_> {
         let small = self.in_small(v, att.keys, &[0, 1, 2])?;
         let rows = g.elements(g.node(v).types[1].axes);
         let name = format!("attention_{rows}x{}x{}", g.len(att.keys), g.elements(att.over));
-        self.kernel_of(&small, &small.outputs(), &[], name);
+        let kept = matches!(self.cx.buffer(small.leaves[1].buffer).place, Place::State(_));
+        match segments(g.len(att.keys)).filter(|_| kept && att.dropout.is_none()) {
+            Some(count) => self.in_segments(&small, att.keys, count, name),
+            None => {
+                self.kernel_of(&small, &small.outputs(), &[], name);
+                Ok(())
+            }
+        }
+    }
+
+    /// An attention of each segment of the keys, and what joins them.
+    fn in_segments(&mut self, small: &Alone, keys: AxisId, count: usize, name: String) -> Result<(), String> {
+        let fault = |e: GraphError| format!("bug: segments of an attention: {e}");
+        let g = &small.graph;
+        let [results, rows] = [0, 1].map(|i| g.axes_of(g.outputs[i].value));
+        let (graph, segment) = joining(g, results, rows, count).map_err(fault)?;
+        let mut parts = vec![];
+        for (what, axes) in [("results", results), ("lse", rows)] {
+            let buffer = self.temporary(format!("segments.{what}"), count * g.elements(axes));
+            parts.push(Storage::row_major(
+                &graph,
+                buffer,
+                [segment].into_iter().chain(axes.iter()).collect::<Vec<_>>().into_iter(),
+            ));
+        }
+        let wanted: Vec<(ValueId, Storage)> = g.outputs.iter().map(|o| o.value).zip(parts.iter().cloned()).collect();
+        let (mut lowered, axis) = self.lowered_of(small, &wanted, &[], Some(keys));
+        let axis = axis.ok_or("bug: an attention without keys")?;
+        lowered.kernel = in_segments(&lowered.kernel, axis, count);
+        self.launch(format!("{name}_in_{count}"), Kind::Attention, lowered);
+        let joined = Alone { graph, leaves: parts, results: small.results.clone() };
+        self.kernel_of(&joined, &joined.outputs(), &[], format!("join_attention_{}x{count}", g.elements(results)));
         Ok(())
     }
 
@@ -90,6 +123,18 @@ impl Lowering<'_> {
 
     /// A launch that computes values of an operation alone, and stores them there. Known values are read.
     fn kernel_of(&mut self, alone: &Alone, wanted: &[(ValueId, Storage)], known: &[(ValueId, Storage)], name: String) {
+        let (lowered, _) = self.lowered_of(alone, wanted, known, None);
+        self.launch(name, Kind::Attention, lowered);
+    }
+
+    /// The kernel, and what this axis is in it.
+    fn lowered_of(
+        &mut self,
+        alone: &Alone,
+        wanted: &[(ValueId, Storage)],
+        known: &[(ValueId, Storage)],
+        axis: Option<AxisId>,
+    ) -> (Lowered, Option<KAxis>) {
         let small = &alone.graph;
         let clusters = Clusters { groups: vec![], owner: vec![None; small.nodes.len()] };
         let of = |v: ValueId| match small.node(v).op {
@@ -105,11 +150,12 @@ impl Lowering<'_> {
             let x = s.value(*v, &map, None);
             s.store(to, &map, x);
         }
+        let axis = axis.map(|a| s.axis(a));
         let lowered = s.finish();
         let Cx { buffers, faults, .. } = cx;
         self.cx.buffers = buffers;
         self.cx.faults.borrow_mut().extend(faults.into_inner());
-        self.launch(name, Kind::Attention, lowered);
+        (lowered, axis)
     }
 }
 
