@@ -64,8 +64,10 @@ pub fn run(
             ended = &mut listening => return ended,
             loaded = &mut loading => loaded.context("bug: loading ended without a word")??,
         };
-        let facts = json!({"model": loaded.names[0], "slots": loaded.engine.facts().slots,
-            "max_model_len": loaded.max_model_len, "seconds": began.elapsed().as_secs_f64()});
+        let stats = loaded.engine.stats();
+        let facts = json!({"model": loaded.names[0], "slots": stats.slots, "max_model_len": loaded.max_model_len,
+            "state_bytes": stats.state_bytes, "state_cache_bytes": stats.cache.budget_bytes,
+            "seconds": began.elapsed().as_secs_f64()});
         app.log.server("ready", facts);
         app.ready(loaded);
         listening.await
