@@ -136,10 +136,10 @@ fn every_file_says_what_it_is_and_is_short() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// True if the line has this word, outside of a comment, with nothing of a name around it.
+/// True if the line has this word, outside of a comment, with nothing of a name around it, such as that of a policy's word.
 fn has_word(line: &str, word: &str) -> bool {
     let code = line.split("//").next().unwrap_or("");
-    let name = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let name = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
     code.match_indices(word).any(|(i, _)| {
         let (before, after) = (code[..i].chars().next_back(), code[i + word.len()..].chars().next());
         !name(before) && !name(after)
