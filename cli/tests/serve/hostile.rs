@@ -108,11 +108,13 @@ fn slow_clients_are_left() {
 #[test]
 fn more_connections_than_allowed_are_told() {
     let s = limited(Limits { connections: 3, ..Limits::default() });
-    s.until("alone", || s.get("/metrics").body.contains("lolm:http_connections 1"));
-    let mut open: Vec<Client> = (0..3).map(|_| Client::new(s.address)).collect();
-    for c in &mut open {
+    let (began, mut open) = (Instant::now(), vec![]);
+    // A connection that ended may still count for a moment.
+    while open.len() < 3 {
+        let mut c = Client::new(s.address);
         c.send(b"GET /health HTTP/1.1\r\nhost: t\r\n\r\n");
-        assert_eq!(c.answer().unwrap().status, 200);
+        open.extend((c.answer().unwrap().status == 200).then_some(c));
+        assert!(began.elapsed() < Duration::from_secs(20), "{} of 3 connections were let in", open.len());
     }
     let refused = s.get("/health");
     assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
