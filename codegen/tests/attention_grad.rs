@@ -245,13 +245,7 @@ fn every_barrier_is_needed() {
 /// NVIDIA's assembler keeps all values in registers, and makes the instructions that are meant.
 #[test]
 fn gradients_assemble_in_registers() {
-    let ptxas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ptx-tools/ptxas");
-    if !ptxas.exists() {
-        eprintln!("skipped: 32 gradients were not assembled; scripts/ptxas.sh fetches ptxas");
-        return;
-    }
-    let folder = std::env::temp_dir().join(format!("lolm-attention-grad-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let Some(ptxas) = gpu::Assembly::of(32, "gradients") else { return };
     for dtype in [DType::F32, DType::Bf16] {
         for head in [16, 64, 80, 128, 256] {
             let of: &[Of] =
@@ -259,19 +253,10 @@ fn gradients_assemble_in_registers() {
             for of in of {
                 let case = Case { dtype, mask: Mask::Causal, queries: 2048, keys: 2048, head, wide: head, ..CASE };
                 let c = gpu::claim(&kernel(&case, *of));
-                let (path, out) = (folder.join("a.ptx"), folder.join("a.cubin"));
-                std::fs::write(&path, gpu::text(&c)).unwrap();
-                let mut run = std::process::Command::new(&ptxas);
-                let run = run.args(["-v", "-arch=sm_80"]).arg(&path).arg("-o").arg(&out).output().unwrap();
-                let said = String::from_utf8(run.stderr).unwrap();
-                assert!(said.contains("0 bytes stack frame, 0 bytes spill stores"), "{case:?} {}\n{said}", c.schedule);
-                assert!(!said.contains("warning") && !said.contains("error"), "{said}");
+                let used = ptxas.usage(&c);
                 assert_eq!(c.code.text.contains("mma.sync"), dtype == DType::Bf16);
-                if let Some(used) = said.lines().find(|l| l.contains("registers")) {
-                    eprintln!("{of:?} {head} {} shared {}: {used}", c.schedule, c.code.block.shared);
-                }
+                eprintln!("{of:?} {head} {} shared {}: {used:?}", c.schedule, c.code.block.shared);
             }
         }
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }

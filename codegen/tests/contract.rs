@@ -434,13 +434,7 @@ fn random_shapes() {
 /// NVIDIA's assembler keeps all values in registers, and makes the instructions that are meant.
 #[test]
 fn products_assemble_in_registers() {
-    let ptxas = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ptx-tools/ptxas");
-    if !ptxas.exists() {
-        eprintln!("skipped: 24 products were not assembled; scripts/ptxas.sh fetches ptxas");
-        return;
-    }
-    let folder = std::env::temp_dir().join(format!("lolm-contract-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let Some(ptxas) = gpu::Assembly::of(24, "products") else { return };
     for kind in ["f32", "bf16", "rounded"] {
         for t in LAYOUTS {
             for (m, n, k) in [(4096, 4096, 4096), (8, 4096, 1024)] {
@@ -450,18 +444,9 @@ fn products_assemble_in_registers() {
                 };
                 let c = claim(&kernel(&source));
                 assert_eq!(c.code.text.contains("mma.sync"), kind != "f32");
-                let (path, out) = (folder.join("a.ptx"), folder.join("a.cubin"));
-                std::fs::write(&path, gpu::text(&c)).unwrap();
-                let mut run = std::process::Command::new(&ptxas);
-                let run = run.args(["-v", "-arch=sm_80"]).arg(&path).arg("-o").arg(&out).output().unwrap();
-                let said = String::from_utf8(run.stderr).unwrap();
-                assert!(said.contains("0 bytes stack frame, 0 bytes spill stores"), "{}\n{said}", c.schedule);
-                assert!(!said.contains("warning") && !said.contains("error"), "{said}");
-                if let Some(used) = said.lines().find(|l| l.contains("registers")) {
-                    eprintln!("{}: {used}", c.schedule);
-                }
+                let used = ptxas.usage(&c);
+                eprintln!("{}: {used:?}", c.schedule);
             }
         }
     }
-    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -1,10 +1,11 @@
 //! Runs kernels as PTX in the emulator.
 use super::{decode, encode};
 use lolm_codegen::Claim;
-use lolm_codegen::ptx::{Sm, preamble};
+use lolm_codegen::ptx::{Assembler, Sm, Usage, preamble};
 use lolm_ir::DType;
 use lolm_ir::kernel::{Kernel, Mode, interp};
 use lolm_ptx_emu::{Counts, Launch, Memory, Module, Options, launch};
+use std::path::{Path, PathBuf};
 
 pub const ENTRY: &str = "kernel_0";
 
@@ -75,4 +76,38 @@ pub fn check_on(k: &Kernel, data: &[Vec<f64>], tolerance: f64) {
     let mut expected = data.to_vec();
     interp::run(k, &mut expected).unwrap_or_else(|e| panic!("{e}\n{k}"));
     compare(k, &c, &expected, &run(k, &c, data).0, tolerance);
+}
+
+/// NVIDIA's assembler, and a folder for what goes through it, which goes away with it.
+pub struct Assembly {
+    assembler: Assembler,
+    folder: PathBuf,
+}
+
+impl Assembly {
+    /// Nothing if it was not fetched; then it says how many kernels, and of what, are not assembled.
+    pub fn of(count: usize, what: &str) -> Option<Assembly> {
+        let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ptx-tools/ptxas");
+        let Some(assembler) = Assembler::at(&at) else {
+            eprintln!("skipped: {count} {what} were not assembled; scripts/ptxas.sh fetches ptxas");
+            return None;
+        };
+        let folder = std::env::temp_dir().join(format!("lolm-{what}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Some(Assembly { assembler, folder })
+    }
+
+    /// What a kernel takes, all of whose values are in registers.
+    pub fn usage(&self, c: &Claim) -> Usage {
+        let done = self.assembler.assemble(&text(c), "sm_80", &self.folder.join("a.ptx")).expect("the assembler runs");
+        assert!(done.complaints.is_empty(), "{}\n{}", c.schedule, done.complaints.join("\n"));
+        done.entries.into_iter().next().expect("the entry")
+    }
+}
+
+impl Drop for Assembly {
+    fn drop(&mut self) {
+        // A folder that is left behind in the temporary files harms nobody.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
