@@ -23,6 +23,7 @@ pub mod serve;
 pub mod spec;
 pub mod table;
 pub mod tokenizer;
+pub mod trace;
 pub mod training;
 pub mod typed;
 pub mod verify;

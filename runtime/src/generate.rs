@@ -3,6 +3,7 @@
 //! The model's states carry everything from token to token. A chunk of T tokens may only start at a position that T
 //! divides, so that it ends at every border of the memory's chunks.
 use crate::model::{Input, Model, ModelError, Output, ProgramId};
+use crate::trace::{Ports, Trace};
 use lolm_ir::DType;
 
 mod sampler;
@@ -25,13 +26,21 @@ pub enum GenerateError {
     Shape { program: String, found: Vec<usize>, expected: usize },
 }
 
-/// What the model's gate and regime were at one token.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Trace {
-    /// The mean of the gate over its features.
-    pub gate: Option<f32>,
-    /// The code of the regime.
-    pub regime: Option<i32>,
+/// A token that was just chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    pub token: u32,
+    /// f32[v], from which it was chosen.
+    pub logits: &'a [f32],
+    /// What the model was like at the token before it, which gave the logits.
+    pub trace: Trace,
+}
+
+impl Chosen<'_> {
+    /// The logarithm of its probability as the model gives it, before temperature.
+    pub fn logprob(&self) -> f32 {
+        (self.logits[self.token as usize] as f64 - log_total(self.logits)) as f32
+    }
 }
 
 /// Tokens that were generated, each with its trace.
@@ -61,8 +70,7 @@ struct Step {
     ids: Input,
     pos: Option<Input>,
     logits: Output,
-    gate: Option<Output>,
-    regime: Option<Output>,
+    inside: Ports,
 }
 
 /// A setting for each input that a step program may have beside tokens and position.
@@ -120,7 +128,7 @@ impl<'a> Generator<'a> {
     pub fn logits(&self) -> &[f32] {
         self.model.output_part(self.steps[self.last].logits, 0..self.vocab)
     }
-    /// Gate and regime of the last token that went in.
+    /// What the model was like at the last token that went in.
     pub fn trace(&self) -> Trace {
         self.trace
     }
@@ -178,13 +186,7 @@ impl<'a> Generator<'a> {
         self.model.run(s.program);
         self.position += tokens.len();
         self.last = i;
-        let last = tokens.len() - 1;
-        self.trace.gate = s.gate.map(|g| {
-            let d = self.model.output_len(g) / self.model.input_len(s.ids); // of [slots, tokens, d]
-            let row: &[f32] = self.model.output_part(g, last * d..(last + 1) * d);
-            row.iter().sum::<f32>() / d as f32
-        });
-        self.trace.regime = s.regime.map(|r| self.model.output_part::<i32>(r, last..last + 1)[0]);
+        self.trace = s.inside.at(self.model, tokens.len() - 1);
         Ok(self.model.check()?)
     }
 
@@ -196,7 +198,7 @@ impl<'a> Generator<'a> {
         count: usize,
         sampling: Sampling,
         stop: &[u32],
-        each: &mut dyn FnMut(u32, Trace) -> bool,
+        each: &mut dyn FnMut(&Chosen) -> bool,
     ) -> Result<Generated, GenerateError> {
         if prompt.is_empty() && self.position == 0 {
             return Err(GenerateError::EmptyPrompt);
@@ -215,7 +217,8 @@ impl<'a> Generator<'a> {
             let token = sampler.choose(&sampling, self.logits(), i as u64);
             out.tokens.push(token);
             out.traces.push(self.trace);
-            if !each(token, self.trace) || stop.contains(&token) || i + 1 == count {
+            let chosen = Chosen { token, logits: self.logits(), trace: self.trace };
+            if !each(&chosen) || stop.contains(&token) || i + 1 == count {
                 break;
             }
             self.extend(&[token])?;
@@ -227,15 +230,14 @@ impl<'a> Generator<'a> {
 impl Step {
     fn new(m: &Model, name: &str, tokens: usize) -> Result<Step, GenerateError> {
         let p = m.program(name)?;
-        let output = |name: &str, dtype| m.has_output(p, name).then(|| m.output(p, name, dtype)).transpose();
+        let ids = m.input(p, "tokens", DType::I32)?;
         let step = Step {
             tokens,
             program: p,
-            ids: m.input(p, "tokens", DType::I32)?,
+            ids,
             pos: m.has_input(p, "pos").then(|| m.input(p, "pos", DType::I32)).transpose()?,
             logits: m.output(p, "logits", DType::F32)?,
-            gate: output("gate", DType::F32)?,
-            regime: output("regime", DType::I32)?,
+            inside: Ports::of(m, p, ids)?,
         };
         let shape = m.plan(p).inputs.iter().find(|i| i.name == "tokens").map(|i| i.shape.clone()).unwrap_or_default();
         match shape[..] {

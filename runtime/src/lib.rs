@@ -17,6 +17,7 @@ pub mod tensor;
 pub mod tensors;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 pub mod train;
 pub mod weights;
 

@@ -15,8 +15,9 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use crate::trace::{Gate, Memory, Trace};
 pub use backend::{Backend, Facts, Lane, Steps};
 pub use engine::{Engine, Options, StartError, Ticket};
-pub use request::{Event, Finish, Gate, Memory, Penalties, Refused, Request, Sink, Token, Trace};
+pub use request::{Event, Finish, Penalties, Refused, Request, Sink, Token};
 pub use rows::ModelRows;
 pub use stats::{Cache, Finished, Histogram, Stats};

@@ -100,14 +100,14 @@ fn generation_is_a_function_of_prompt_and_seed() {
         let settings = Settings { max_seq_len: case.spec.max_seq_len, gate_force: -1.0, tau: 0.5 };
         let mut g = Generator::new(&mut model, settings).unwrap();
         let how = Sampling { seed: 3, top_k: 50, ..Sampling::default() };
-        g.generate(&prompt(&case), 20, how, &[], &mut |_, _| true).unwrap()
+        g.generate(&prompt(&case), 20, how, &[], &mut |_| true).unwrap()
     };
     let first = generated(1);
     assert_eq!(first, generated(3));
     assert_eq!(first.tokens.len(), 20);
-    let codes = case.spec.regime().map_or(0, |r| r.n_codes as i32);
-    let fits = |t: &lolm_runtime::generate::Trace| {
-        t.gate.is_some_and(|g| (0.0..=1.0).contains(&g)) && t.regime.is_some_and(|r| (0..codes).contains(&r))
+    let codes = case.spec.regime().map_or(0, |r| r.n_codes as u32);
+    let fits = |t: &lolm_runtime::trace::Trace| {
+        t.gate.is_some_and(|g| (0.0..=1.0).contains(&g.mean)) && t.regime.is_some_and(|r| (0..codes).contains(&r))
     };
     assert!(first.traces.iter().all(fits), "{:?}", first.traces);
 }

@@ -1,14 +1,16 @@
 //! `lolm generate`: text from a prompt, token by token, or an answer in a chat.
 use crate::chat::{ChatTemplate, Message};
+use crate::commands::compile::write_whole;
 use crate::device::Where;
 use crate::output::{note, say, seconds, write};
 use crate::run_folder::{Trained, load};
 use crate::tokenizer::{Text, Tokenizer};
+use crate::trace;
 use crate::training::{parse_gate, settings};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use lolm_runtime::generate::{Generated, Generator, Sampling};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -71,6 +73,10 @@ pub struct Generate {
     /// Print JSON: text, tokens, why it ended, and gate and code of each token
     #[arg(long)]
     json: bool,
+    /// Write JSON of each token to this file: its text, number, log-probability, gate, regime and memory focus, as
+    /// `"lolm": {"trace": true}` has them in a completion
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// How much is generated and how.
@@ -82,6 +88,8 @@ pub struct How {
     /// Tokens and texts that end it.
     pub stops: Vec<u32>,
     pub stop_texts: Vec<String>,
+    /// Each token is told by itself, too.
+    pub tell: bool,
 }
 
 /// What was generated.
@@ -89,6 +97,8 @@ pub struct Answer {
     /// Without special tokens, and without the text that ended it.
     pub text: String,
     pub generated: Generated,
+    /// What each token added to the text, and the logarithm of its probability; only if asked for.
+    pub told: Vec<(String, f32)>,
     pub end: End,
 }
 
@@ -131,7 +141,13 @@ impl Generate {
         }
         let chat = Chat { template: ChatTemplate::of(&t.folder, &tokenizer.special)?, tokenizer: &tokenizer };
         let mut messages: Vec<Message> = self.system.iter().map(|text| Message::new("system", text)).collect();
-        let Some(prompt) = prompt else { return chat.converse(&mut t, &how, messages) };
+        let Some(prompt) = prompt else {
+            ensure!(
+                self.trace.is_none(),
+                "--trace tells one answer: give what the user says with -p, or a file with -f"
+            );
+            return chat.converse(&mut t, &how, messages);
+        };
         let prompt = String::from_utf8(prompt).context("what the user says is not UTF-8")?;
         messages.push(Message::new("user", &prompt));
         let tokens = chat.tokens(&messages)?;
@@ -151,6 +167,7 @@ impl Generate {
             gate: self.gate,
             stops: if self.ignore_eos { vec![] } else { tokenizer.special.stops.clone() },
             stop_texts: self.stop.clone(),
+            tell: self.trace.is_some(),
         }
     }
 
@@ -166,20 +183,34 @@ impl Generate {
             }
         })?;
         let (out, taken) = (&answer.generated, start.elapsed().as_secs_f64());
+        let prompt = self.prompt.as_deref().unwrap_or(before);
+        if let Some(path) = &self.trace {
+            let name = &t.name;
+            let all = json!({"model": name, "prompt": prompt, "prompt_tokens": tokens, "text": answer.text,
+                "end": answer.end.name(), "tokens": answer.trace()});
+            write_whole(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
+        }
         if self.json {
-            let (gate, code): (Vec<_>, Vec<_>) = out.traces.iter().map(|t| (t.gate, t.regime)).unzip();
-            let prompt = self.prompt.clone().unwrap_or_else(|| before.to_string());
+            let (gate, code): (Vec<_>, Vec<_>) = out.traces.iter().map(|t| (t.gate.map(|g| g.mean), t.regime)).unzip();
             let all = json!({"prompt": prompt, "prompt_tokens": tokens, "text": answer.text, "tokens": out.tokens,
                 "end": answer.end.name(), "gate": gate, "regime": code, "seconds": taken});
             say(serde_json::to_string_pretty(&all)?);
         } else {
             say(first);
-            let gates: Vec<f32> = out.traces.iter().filter_map(|t| t.gate).collect();
+            let gates: Vec<f32> = out.traces.iter().filter_map(|t| t.gate.map(|g| g.mean)).collect();
             let mean = gates.iter().sum::<f32>() / gates.len() as f32;
             let gate = if gates.is_empty() { String::new() } else { format!(", mean gate {mean:.3}") };
             note(format_args!("\n{} tokens in {}, prompt included{gate}", out.tokens.len(), seconds(taken)));
         }
         Ok(())
+    }
+}
+
+impl Answer {
+    /// Each token with what the model was like when it was chosen.
+    fn trace(&self) -> Vec<Value> {
+        let all = self.generated.tokens.iter().zip(&self.generated.traces).zip(&self.told);
+        all.map(|((id, inside), (text, logprob))| trace::token(*id, text, Some(*logprob), Some(inside))).collect()
     }
 }
 
@@ -204,17 +235,22 @@ fn go_on(
     how: &How,
     each: &mut dyn FnMut(&str),
 ) -> Result<Answer> {
-    let (mut out, mut text) = (Text::new(&how.stop_texts, &how.stops), String::new());
+    let (mut out, mut text, mut told) = (Text::new(&how.stop_texts, &how.stops), String::new(), vec![]);
     let mut failed = None;
-    let mut add = |s: String| {
+    let mut add = |s: &str| {
         if !s.is_empty() {
-            each(&s);
-            text += &s;
+            each(s);
+            text += s;
         }
     };
-    let generated = generator.generate(prompt, how.count, how.sampling, &how.stops, &mut |token, _| {
-        match out.push(tokenizer, token) {
-            Ok(s) => add(s),
+    let generated = generator.generate(prompt, how.count, how.sampling, &how.stops, &mut |chosen| {
+        match out.push(tokenizer, chosen.token) {
+            Ok(s) => {
+                add(&s);
+                if how.tell {
+                    told.push((s, chosen.logprob()));
+                }
+            }
             Err(e) => failed = Some(e),
         }
         failed.is_none() && !out.found()
@@ -222,13 +258,13 @@ fn go_on(
     if let Some(e) = failed {
         return Err(e);
     }
-    add(out.finish());
+    add(&out.finish());
     let end = match generated.tokens.last() {
         _ if out.found() => End::Text,
         Some(token) if how.stops.contains(token) => End::Token,
         _ => End::Length,
     };
-    Ok(Answer { text, generated, end })
+    Ok(Answer { text, generated, told, end })
 }
 
 /// Messages to tokens.

@@ -4,7 +4,8 @@ use super::call::{Call, Form};
 use super::logprobs::{Entry, chat, completion};
 use super::part::Part;
 use crate::tokenizer::Characters;
-use lolm_runtime::serve::{Finish, Token, Trace};
+use crate::trace;
+use lolm_runtime::serve::{Finish, Token};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ impl Choice {
             Part::Token { text, token } => {
                 self.tokens += 1;
                 if self.call.request.trace {
-                    self.traces.push(trace(&text, &token));
+                    self.traces.push(trace::token(token.id, &text, token.logprob, token.trace.as_ref()));
                 }
                 if self.call.request.logprobs.is_some() {
                     self.entry(token);
@@ -148,25 +149,4 @@ impl Choice {
         };
         Some(Value::Object(out))
     }
-}
-
-/// What the model was like inside when it chose a token.
-fn trace(text: &str, token: &Token) -> Value {
-    let mut out = Map::new();
-    out.insert("id".into(), token.id.into());
-    out.insert("text".into(), text.into());
-    if let Some(x) = token.logprob {
-        out.insert("logprob".into(), super::logprobs::number(x));
-    }
-    let Some(Trace { gate, regime, memory }) = &token.trace else { return out.into() };
-    if let Some(g) = gate {
-        out.insert("gate".into(), json!({"mean": g.mean, "std": g.std, "histogram": g.histogram}));
-    }
-    if let Some(code) = regime {
-        out.insert("regime".into(), (*code).into());
-    }
-    if let Some(m) = memory {
-        out.insert("memory".into(), json!({"entry": m.entry, "weight": m.weight}));
-    }
-    out.into()
 }

@@ -1,10 +1,8 @@
 //! Log-probabilities of tokens, as OpenAI writes them in its two forms.
 use crate::tokenizer::Tokenizer;
+use crate::trace::{LEAST, logprob};
 use lolm_runtime::serve::Token;
 use serde_json::{Map, Value, json};
-
-/// What stands for minus infinity, which JSON does not have.
-const LEAST: f32 = -9999.0;
 
 /// A token as it is told.
 pub struct Entry {
@@ -46,11 +44,6 @@ fn spelling(tokenizer: &Tokenizer, id: u32) -> Spelling {
     Spelling { text, bytes }
 }
 
-pub fn number(x: f32) -> Value {
-    // What is no number is nowhere in a distribution.
-    json!(if x.is_nan() { LEAST } else { x.max(LEAST) })
-}
-
 /// The form of completions: lists by token, and the most probable ones as an object, which also holds the token itself.
 pub fn completion(entries: Vec<Entry>) -> Value {
     let (mut tokens, mut logprobs, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
@@ -59,12 +52,12 @@ pub fn completion(entries: Vec<Entry>) -> Value {
             let mut map = Map::new();
             // Two tokens may look the same; the greater one stays, so that the greatest is always there.
             for (text, x) in e.top.iter().map(|(t, x)| (&t.text, *x)).chain([(&e.text.text, own)]) {
-                map.entry(text.clone()).or_insert_with(|| number(x));
+                map.entry(text.clone()).or_insert_with(|| logprob(x));
             }
             Value::Object(map)
         });
         tokens.push(Value::from(e.text.text));
-        logprobs.push(e.logprob.map_or(Value::Null, number));
+        logprobs.push(e.logprob.map_or(Value::Null, logprob));
         tops.push(top.unwrap_or(Value::Null));
         offsets.push(Value::from(e.offset));
     }
@@ -73,7 +66,7 @@ pub fn completion(entries: Vec<Entry>) -> Value {
 
 /// The form of chats: an object a token.
 pub fn chat(entries: Vec<Entry>) -> Value {
-    let one = |t: &Spelling, x: f32| json!({"token": t.text, "logprob": number(x), "bytes": t.bytes});
+    let one = |t: &Spelling, x: f32| json!({"token": t.text, "logprob": logprob(x), "bytes": t.bytes});
     let all: Vec<Value> = entries
         .iter()
         .map(|e| {

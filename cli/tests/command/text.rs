@@ -129,3 +129,28 @@ fn smollm2_goes_on_as_its_reference() {
     assert_eq!(out["prompt_tokens"], reference["prompt"]);
     assert_eq!(out["tokens"], reference["greedy"]);
 }
+
+/// Each token with what the model was like inside, as the server tells it.
+#[test]
+fn tokens_are_traced() {
+    let f = Folder::new("trace");
+    f.write("text.txt", prose(1000));
+    f.lolm(&format!("train lolm-demo {} --data text.txt --steps 2 --out run", crate::support::SMALL)).ok();
+    let out = f.lolm("generate run -p Lorem -n 6 --seed 3 --gate 0.25 --trace trace.json --json").json();
+    let all: Value = serde_json::from_str(&f.text("trace.json")).unwrap();
+    assert_eq!((&all["text"], &all["prompt_tokens"], &all["end"]), (&out["text"], &out["prompt_tokens"], &out["end"]));
+    let tokens = all["tokens"].as_array().unwrap();
+    let ids: Vec<&Value> = tokens.iter().map(|t| &t["id"]).collect();
+    assert_eq!(ids, out["tokens"].as_array().unwrap().iter().collect::<Vec<_>>());
+    let features = |t: &Value| t["gate"]["histogram"].as_array().unwrap().iter().filter_map(Value::as_u64).sum::<u64>();
+    for t in tokens {
+        assert_eq!((t["gate"]["mean"].as_f64(), t["gate"]["std"].as_f64(), features(t)), (Some(0.25), Some(0.0), 16));
+        assert!(t["logprob"].as_f64().is_some_and(|x| x < 0.0) && t["regime"].is_u64(), "{t}");
+        assert!(t["memory"]["weight"].as_f64().is_some_and(|x| (0.0..=1.0).contains(&x)), "{t}");
+    }
+    let text: String = tokens.iter().filter_map(|t| t["text"].as_str()).collect();
+    assert!(all["text"].as_str().unwrap().starts_with(&text), "{all}");
+    f.lolm("generate run -p Lorem -n 1 --trace nowhere/there/trace.json").ok();
+    f.write("file", "");
+    f.lolm("generate run -p Lorem -n 1 --trace file/trace.json").fails(&["cannot write file/trace.json"]);
+}

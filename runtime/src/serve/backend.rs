@@ -2,7 +2,7 @@
 //!
 //! Sequences that answer have the rows from 0 on, without holes. One row more is where prompts are read. Whatever a row
 //! holds, and whatever other rows hold, a step gives a sequence the same bits.
-use super::request::Trace;
+use crate::trace::Trace;
 
 /// What a model is, as far as the engine must know.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

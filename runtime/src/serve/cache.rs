@@ -4,8 +4,8 @@
 //! where texts are likely to part: at the end of prompts and answers, after 1, 2, 4, 8, … of the longest chunk, and where
 //! a prompt turns out to differ from one that is known. They are found by the tokens themselves, in the order of a
 //! dictionary, where what has most in common with a text stands beside it. The least recently used go first.
-use super::request::Trace;
 use super::stats::Cache;
+use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! What a client asks of the engine, and what it gets: events, one after the other, until [`Event::Done`].
 use super::backend::Facts;
 use crate::generate::{Sampling, SamplingError};
+use crate::trace::Trace;
 use std::time::Instant;
 
 /// One sequence to go on from.
@@ -137,32 +138,6 @@ pub struct Token {
     pub top: Vec<(u32, f32)>,
     /// What the model was like at the token before this one, from whose logits this one was chosen.
     pub trace: Option<Trace>,
-}
-
-/// Gate, regime and memory focus at one token; what the model lacks is none.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Trace {
-    pub gate: Option<Gate>,
-    /// The code of the regime.
-    pub regime: Option<u32>,
-    pub memory: Option<Memory>,
-}
-
-/// The gate over its features, from 0 (latent) to 1 (surface).
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Gate {
-    pub mean: f32,
-    /// The standard deviation over the features.
-    pub std: f32,
-    /// Features in each tenth of [0, 1]; 1 belongs to the last.
-    pub histogram: [u32; 10],
-}
-
-/// The memory entry that gets the most attention, and how much.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Memory {
-    pub entry: u32,
-    pub weight: f32,
 }
 
 /// Why a sequence ended.

@@ -1,12 +1,11 @@
 //! A model as the engine's backend: which of its programs take which steps.
 use super::backend::{Backend, Facts, Lane, Steps};
-use super::request::{Gate, Memory, Trace};
 use crate::generate::GenerateError;
 use crate::model::{Input, Model, Output, ProgramId};
 use crate::rows::RowSnapshot;
+use crate::trace::{Ports, Trace};
 use lolm_ir::DType;
 use lolm_ir::graph::RowKind;
-use std::ops::Range;
 
 /// A model with rows for sequences that answer side by side. One that was loaded without them has a single row, in which
 /// one sequence after the other is read and answered.
@@ -32,10 +31,7 @@ struct Step {
     pos: Option<Input>,
     gate: Option<Input>,
     logits: Output,
-    gates: Option<Output>,
-    regime: Option<Output>,
-    entry: Option<Output>,
-    weight: Option<Output>,
+    inside: Ports,
 }
 
 #[derive(Clone, Copy)]
@@ -117,33 +113,16 @@ impl Step {
     fn new(m: &Model, name: &str, tokens: usize) -> Result<Step, GenerateError> {
         let p = m.program(name)?;
         let input = |name: &str, dtype| m.has_input(p, name).then(|| m.input(p, name, dtype)).transpose();
-        let output = |name: &str, dtype| m.has_output(p, name).then(|| m.output(p, name, dtype)).transpose();
+        let ids = m.input(p, "tokens", DType::I32)?;
         Ok(Step {
             tokens,
             program: p,
-            ids: m.input(p, "tokens", DType::I32)?,
+            ids,
             pos: input("pos", DType::I32)?,
             gate: input("gate.force", DType::F32)?,
             logits: m.output(p, "logits", DType::F32)?,
-            gates: output("gate", DType::F32)?,
-            regime: output("regime", DType::I32)?,
-            entry: output("memory.entry", DType::I32)?,
-            weight: output("memory.weight", DType::F32)?,
+            inside: Ports::of(m, p, ids)?,
         })
-    }
-
-    fn trace(&self, m: &Model, at: usize) -> Trace {
-        let here: Range<usize> = at..at + 1;
-        let gate = self.gates.map(|g| {
-            let d = m.output_len(g) / m.input_len(self.ids); // of [b, t, d]
-            Gate::of(m.output_part(g, at * d..(at + 1) * d))
-        });
-        let regime = self.regime.map(|r| m.output_part::<i32>(r, here.clone())[0] as u32);
-        let memory = self.entry.zip(self.weight).map(|(e, w)| Memory {
-            entry: m.output_part::<i32>(e, here.clone())[0] as u32,
-            weight: m.output_part::<f32>(w, here.clone())[0],
-        });
-        Trace { gate, regime, memory }
     }
 }
 
@@ -194,7 +173,7 @@ impl Backend for ModelRows {
         self.model.output_part(self.step().logits, at * v..(at + 1) * v)
     }
     fn trace(&self, at: usize) -> Trace {
-        self.step().trace(&self.model, at)
+        self.step().inside.at(&self.model, at)
     }
 
     fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), String> {
@@ -212,17 +191,5 @@ impl Backend for ModelRows {
     }
     fn snapshot_bytes(&self, tokens: usize) -> usize {
         self.model.snapshot_bytes(tokens)
-    }
-}
-
-impl Gate {
-    /// The figures of a gate over its features.
-    pub(super) fn of(gate: &[f32]) -> Gate {
-        let n = gate.len().max(1) as f32;
-        let mean = gate.iter().sum::<f32>() / n;
-        let variance = gate.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
-        let mut histogram = [0; 10];
-        gate.iter().for_each(|x| histogram[((x * 10.0) as usize).min(9)] += 1);
-        Gate { mean, std: variance.sqrt(), histogram }
     }
 }

@@ -179,7 +179,7 @@ impl<B: Backend> Scheduler<B> {
         let next = self.prefixes.start(&mut self.backend, self.facts.slots, s)?;
         s.emit(Event::Started { cached_tokens: s.cached });
         if let Some(next) = next {
-            let end = s.next(&next.logits, || next.trace.clone(), &mut self.chooser);
+            let end = s.next(&next.logits, || next.trace, &mut self.chooser);
             count_token(&self.shared, s);
             self.go_on(end)?;
         }

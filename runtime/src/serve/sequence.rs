@@ -1,8 +1,9 @@
 //! One request on its way: its tokens, what is chosen from logits, and the events that its sink gets.
 use super::backend::Lane;
-use super::request::{Event, Finish, Request, Token, Trace};
+use super::request::{Event, Finish, Request, Token};
 use super::shared::Job;
 use crate::generate::{Sampler, log_total, most_probable};
+use crate::trace::Trace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 

@@ -167,7 +167,7 @@ fn generation_gives_the_tokens_of_the_cpu() {
         let settings = Settings { max_seq_len: 64, gate_force: -1.0, tau: 0.5 };
         let mut g = Generator::new(m, settings).unwrap();
         let sampling = Sampling { temperature: 0.9, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 3 };
-        let out = g.generate(&[3, 1, 4, 1, 5, 2, 6], 12, sampling, &[], &mut |_, _| true).unwrap();
+        let out = g.generate(&[3, 1, 4, 1, 5, 2, 6], 12, sampling, &[], &mut |_| true).unwrap();
         (out, g.logits().to_vec())
     };
     for _ in 0..2 {
