@@ -1,9 +1,11 @@
 //! An executable with a model behind it: `lolm compile --exe` writes one, and it serves.
 //!
 //! Behind the program, at a multiple of a page, stand files one after the other: the artifact, the weights if they were given,
-//! and what says how text becomes tokens. Then a list of them as JSON, and at the very end where the list lies. To the rest
-//! of the command such an executable is a folder with these files: `PROGRAM/tokenizer.json` is in it.
-use anyhow::{Context, Result, bail, ensure};
+//! and what says how text becomes tokens. Then a list of them as JSON, each with its hash, and at the very end where the
+//! list lies, and its own hash. To the rest of the command such an executable is a folder with these files:
+//! `PROGRAM/tokenizer.json` is in it. Nothing of it is used before its hash was looked at.
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use blake3::{Hash, Hasher};
 use lolm_runtime::cpu::memory::map_file;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -14,8 +16,8 @@ use std::sync::OnceLock;
 
 /// The last bytes of an executable with a model.
 const MARK: [u8; 8] = *b"LOLMEXE\n";
-/// Where the list lies, how long it is, and the mark.
-const END: usize = 24;
+/// Where the list lies, how long it is, its hash, and the mark.
+const END: usize = 56;
 const PAGE: u64 = 4096;
 /// The longest list.
 const LONGEST: u64 = 1 << 20;
@@ -42,6 +44,8 @@ struct Entry {
     name: String,
     at: u64,
     len: u64,
+    /// BLAKE3, in hexadecimal.
+    hash: String,
 }
 
 /// An executable with a model behind it.
@@ -65,9 +69,27 @@ impl Bundle {
         Ok(Some(Bundle { path: path.into(), map, list }))
     }
 
-    pub fn file(&self, name: &str) -> Option<&[u8]> {
-        let f = self.list.files.iter().find(|f| f.name == name)?;
-        self.map.get(range(f))
+    /// A file, after a look at its hash.
+    pub fn file(&self, name: &str) -> Result<Option<&[u8]>> {
+        let file = self.unchecked(name);
+        if file.is_some() {
+            self.check(name)?;
+        }
+        Ok(file)
+    }
+    /// A file whose hash somebody else looks at, by [`Bundle::check`].
+    pub fn unchecked(&self, name: &str) -> Option<&[u8]> {
+        self.entry(name).and_then(|f| self.map.get(range(f)))
+    }
+    /// Refuses a file that is not what was put there.
+    pub fn check(&self, name: &str) -> Result<()> {
+        let Some((f, data)) = self.entry(name).and_then(|f| Some((f, self.map.get(range(f))?))) else { return Ok(()) };
+        let same = Hash::from_hex(&f.hash).is_ok_and(|hash| hash == blake3::hash(data));
+        ensure!(same, "{} is damaged: `{name}` in it does not have its hash any more", self.path.display());
+        Ok(())
+    }
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.list.files.iter().find(|f| f.name == name)
     }
     /// Steps of training of the weights, where they are known.
     pub fn steps(&self) -> Option<u64> {
@@ -91,7 +113,9 @@ fn read_list(file: &mut File) -> Result<Option<List>> {
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(&mut end)?;
     let number = |i: usize| end[i..i + 8].iter().rev().fold(0u64, |n, b| n << 8 | *b as u64);
-    if end[16..] != MARK {
+    if end[48..] != MARK {
+        let whole = program_bytes(file)?.is_none_or(|bytes| bytes == len);
+        ensure!(whole, "more than a program is in it, but not a whole model: it is damaged, or was cut short");
         return Ok(None);
     }
     let (from, bytes) = (number(0), number(8));
@@ -99,27 +123,63 @@ fn read_list(file: &mut File) -> Result<Option<List>> {
     let mut text = vec![0; bytes as usize];
     file.seek(SeekFrom::Start(from))?;
     file.read_exact(&mut text)?;
+    ensure!(blake3::hash(&text).as_bytes()[..] == end[16..48], "its list of files is damaged");
     let list: List = serde_json::from_slice(&text).context("its list of files is damaged")?;
     Ok(Some(list))
 }
 
-/// The executable that runs, if a model stands behind it. It is looked at once.
+/// Where a program ends, by its own account: behind the table of its sections, which linkers put last. None if it does not
+/// say so.
+fn program_bytes(file: &mut File) -> Result<Option<u64>> {
+    let mut head = [0; 64];
+    file.seek(SeekFrom::Start(0))?;
+    // What is shorter is no program.
+    if file.take(64).read(&mut head)? < 64 || head[..6] != *b"\x7fELF\x02\x01" {
+        return Ok(None);
+    }
+    let number = |at: usize, bytes: usize| head[at..at + bytes].iter().rev().fold(0u64, |n, b| n << 8 | *b as u64);
+    let (table, size, count) = (number(0x28, 8), number(0x3a, 2), number(0x3c, 2));
+    Ok((table > 0).then(|| table.checked_add(size * count)).flatten())
+}
+
+fn looked() -> &'static Result<Option<Bundle>, String> {
+    static OWN: OnceLock<Result<Option<Bundle>, String>> = OnceLock::new();
+    OWN.get_or_init(|| {
+        // A program that cannot learn where it lies has nothing behind it that it could find.
+        let Ok(path) = std::env::current_exe() else { return Ok(None) };
+        Bundle::open(&path).map_err(|e| format!("{e:#}"))
+    })
+}
+
+/// Refuses to run an executable whose model is damaged.
+pub fn check_own() -> Result<()> {
+    looked().as_ref().map(drop).map_err(|e| anyhow!("{e}"))
+}
+
+/// The executable that runs, if a model stands behind it. It is looked at once; one that is damaged ends by [`check_own`]
+/// before anybody asks.
 pub fn own() -> Option<&'static Bundle> {
-    static OWN: OnceLock<Option<Bundle>> = OnceLock::new();
-    OWN.get_or_init(|| Bundle::open(&std::env::current_exe().ok()?).ok().flatten()).as_ref()
+    looked().as_ref().ok().and_then(Option::as_ref)
 }
 
 /// The file of this path in the executable that runs, which counts as a folder.
-pub fn find(path: &Path) -> Option<&'static [u8]> {
+pub fn find(path: &Path) -> Result<Option<&'static [u8]>> {
+    match at(path) {
+        Some((bundle, name)) => bundle.file(name),
+        None => Ok(None),
+    }
+}
+
+/// The executable that runs, if this path is in it, and the name of the file.
+fn at(path: &Path) -> Option<(&'static Bundle, &str)> {
     let name = path.file_name()?.to_str()?;
     // Most paths are not in it, so the executable is looked at last.
-    let bundle = own().filter(|b| path.parent() == Some(b.path()))?;
-    bundle.file(name)
+    Some((own().filter(|b| path.parent() == Some(b.path()))?, name))
 }
 
 /// True if there is such a file, or the executable that runs holds it.
 pub fn is_file(path: &Path) -> bool {
-    path.is_file() || find(path).is_some()
+    path.is_file() || at(path).is_some_and(|(bundle, name)| bundle.entry(name).is_some())
 }
 
 /// What is put behind a program.
@@ -145,7 +205,7 @@ pub fn write(from: &Path, contents: &Contents, out: &Path) -> Result<u64> {
     let unfinished = out.with_file_name(format!(".{}.unfinished", name.to_string_lossy()));
     let put = || -> Result<u64> {
         program.seek(SeekFrom::Start(0))?;
-        let mut to = Counted { to: BufWriter::new(File::create(&unfinished)?), at: 0 };
+        let mut to = Counted { to: BufWriter::new(File::create(&unfinished)?), at: 0, hasher: Hasher::new() };
         if std::io::copy(&mut program.take(bytes), &mut to)? != bytes {
             bail!("{} is shorter than it says", from.display());
         }
@@ -163,8 +223,10 @@ fn put_files(to: &mut Counted, program: u64, contents: &Contents) -> Result<()> 
     let mut put = |to: &mut Counted, name: &str, give: &WriteWeights| -> Result<()> {
         let at = to.at.next_multiple_of(PAGE);
         to.write_all(&vec![0; (at - to.at) as usize])?;
+        to.hasher.reset();
         give(to)?;
-        list.files.push(Entry { name: name.into(), at, len: to.at - at });
+        let hash = to.hasher.finalize().to_hex().to_string();
+        list.files.push(Entry { name: name.into(), at, len: to.at - at, hash });
         Ok(())
     };
     put(to, ARTIFACT, &|to| Ok(to.write_all(contents.artifact)?))?;
@@ -178,18 +240,21 @@ fn put_files(to: &mut Counted, program: u64, contents: &Contents) -> Result<()> 
     to.write_all(&text)?;
     to.write_all(&at.to_le_bytes())?;
     to.write_all(&(text.len() as u64).to_le_bytes())?;
+    to.write_all(blake3::hash(&text).as_bytes())?;
     Ok(to.write_all(&MARK)?)
 }
 
-/// A file and how much was written to it.
+/// A file, how much was written to it, and a hash of what was written last.
 struct Counted {
     to: BufWriter<File>,
     at: u64,
+    hasher: Hasher,
 }
 
 impl Write for Counted {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
         let n = self.to.write(data)?;
+        self.hasher.update(&data[..n]);
         self.at += n as u64;
         Ok(n)
     }
@@ -215,23 +280,48 @@ mod tests {
         let bytes = write(&program, &full, &one).unwrap();
         assert_eq!(bytes, std::fs::metadata(&one).unwrap().len());
         let b = Bundle::open(&one).unwrap().unwrap();
-        assert_eq!((b.file(ARTIFACT), b.file("tokenizer.json")), (Some(&b"code"[..]), Some(&b"{}"[..])));
-        assert_eq!((b.file(WEIGHTS), b.file("x"), b.steps()), (Some(&[9; 10_000][..]), None, Some(3)));
+        let file = |b: &Bundle, name: &str| b.file(name).unwrap().map(<[u8]>::to_vec);
+        assert_eq!(file(&b, ARTIFACT), Some(b"code".to_vec()));
+        assert_eq!(file(&b, "tokenizer.json"), Some(b"{}".to_vec()));
+        assert_eq!((file(&b, WEIGHTS), file(&b, "x"), b.steps()), (Some(vec![9; 10_000]), None, Some(3)));
         assert_eq!(std::fs::read(&one).unwrap()[..5000], [7; 5000]);
 
         let bare = Contents { artifact: b"other", steps: None, weights: None, texts: vec![] };
         write(&one, &bare, &two).unwrap();
         let b = Bundle::open(&two).unwrap().unwrap();
-        assert_eq!((b.file(ARTIFACT), b.file(WEIGHTS)), (Some(&b"other"[..]), None));
+        assert_eq!((file(&b, ARTIFACT), file(&b, WEIGHTS)), (Some(b"other".to_vec()), None));
         assert!(std::fs::metadata(&two).unwrap().len() < 13_000, "the program alone, and one page");
 
+        // Any bit of what stands behind the program, beside what fills pages.
         let whole = std::fs::read(&two).unwrap();
-        let len = whole.len();
-        let damaged = [whole[1..].to_vec(), [&whole[..len - 24], &[255; 16], &MARK[..]].concat()];
-        for bytes in damaged {
+        for at in (8192..8197).chain(8197..whole.len()).map(|i| i * 8 + i % 8) {
+            let mut bytes = whole.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
             std::fs::write(&one, bytes).unwrap();
-            assert!(Bundle::open(&one).is_err());
+            let found =
+                Bundle::open(&one).and_then(|b| b.map_or(Ok(None), |b| Ok(b.file(ARTIFACT)?.map(<[u8]>::to_vec))));
+            // Without its mark it is a program, unless that says how long it is.
+            assert!(found.as_ref().map_or(true, Option::is_none), "bit {at}: {found:?}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_says_where_it_ends_is_not_taken_for_whole_with_half_a_model() {
+        let path = std::env::temp_dir().join(format!("lolm-half-{}", std::process::id()));
+        let mut program = vec![0; 5000];
+        program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        program[0x28..0x30].copy_from_slice(&4872u64.to_le_bytes());
+        program[0x3a..0x3e].copy_from_slice(&[64, 0, 2, 0]);
+        for (bytes, says) in [(5000, None), (5001, Some("cut short")), (9000, Some("cut short"))] {
+            program.resize(bytes, 1);
+            std::fs::write(&path, &program).unwrap();
+            let found = Bundle::open(&path).map(|b| b.is_some()).map_err(|e| format!("{e:#}"));
+            match says {
+                None => assert_eq!(found, Ok(false)),
+                Some(says) => assert!(found.unwrap_err().contains(says)),
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 }

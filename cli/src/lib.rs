@@ -36,6 +36,10 @@ use std::process::ExitCode;
 /// of `lolm serve`.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     output::explain_panics();
+    if let Err(e) = bundle::check_own() {
+        output::complain(&e);
+        return ExitCode::FAILURE;
+    }
     let args: Vec<OsString> = match bundle::own() {
         None => args.collect(),
         Some(b) => typed::serving(b.path(), args),

@@ -7,7 +7,7 @@ use crate::model_folder::{folder_of, has_weights, is_model};
 use crate::output::note;
 use crate::programs::{Kind, ProgramArgs, READING, SERVING};
 use crate::spec::{self, Named, Overrides, is_artifact};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lolm_ir::artifact::lanes;
 use lolm_models::Spec;
 use lolm_runtime::train::Checkpoints;
@@ -117,12 +117,22 @@ fn trained(
 ) -> Result<Trained> {
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
     let bundle = bundle_at(model);
-    let inside = bundle.and_then(|b| Some((b, b.file(bundle::WEIGHTS)?)));
+    let inside = bundle.and_then(|b| Some((b, b.unchecked(bundle::WEIGHTS)?)));
     let (weights, steps) = match (from, run_folder_of(model), inside) {
         (Some(path), _, _) => (path.to_path_buf(), None),
         (None, _, Some((b, bytes))) => {
-            let (mut loaded, weights) = (load(artifact)?, model.join(bundle::WEIGHTS));
-            weights::load_bytes(&mut loaded, bytes, &weights, Purpose::Inference)?;
+            let weights = model.join(bundle::WEIGHTS);
+            // The hash is looked at while the weights are read, which takes as long; both have to be well.
+            let (checked, loaded) = std::thread::scope(|s| {
+                let checking = s.spawn(|| b.check(bundle::WEIGHTS));
+                let loaded = load(artifact).and_then(|mut loaded| {
+                    weights::load_bytes(&mut loaded, bytes, &weights, Purpose::Inference)?;
+                    Ok(loaded)
+                });
+                (checking.join(), loaded)
+            });
+            checked.map_err(|_| anyhow!("bug: a panic while the weights were checked"))??;
+            let loaded = loaded?;
             let (folder, steps) = (model.to_path_buf(), b.steps());
             return Ok(Trained { model: loaded, spec, name, folder, steps, weights });
         }
@@ -142,7 +152,8 @@ fn bundle_at(model: &Path) -> Option<&'static Bundle> {
 
 fn artifact_of_bundle(b: &Bundle) -> Result<Artifact> {
     let damaged = || format!("{} is damaged", b.path().display());
-    let bytes = b.file(bundle::ARTIFACT).context("there is no artifact in it").with_context(damaged)?;
+    // It has hashes of its own.
+    let bytes = b.unchecked(bundle::ARTIFACT).context("there is no artifact in it").with_context(damaged)?;
     Artifact::from_bytes(bytes.to_vec()).with_context(damaged)
 }
 

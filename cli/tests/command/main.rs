@@ -3,7 +3,10 @@ mod artifacts;
 mod bad_input;
 mod devices;
 mod exchange;
+mod executable;
 mod families;
+#[cfg(feature = "serve")]
+mod process;
 mod runs;
 mod serve;
 mod support;

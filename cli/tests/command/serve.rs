@@ -1,72 +1,29 @@
 //! Serving as whoever runs a server meets it: flags, signals, and what measures it.
 #![cfg(feature = "serve")]
-use crate::support::{Folder, SMALL, prose};
-use std::io::{BufRead, BufReader, Read, Write};
+use crate::process::{Process, ask, completion, run};
+use crate::support::SMALL;
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-
-/// A tiny model that was trained for two steps.
-fn run(name: &str) -> Folder {
-    let f = Folder::new(name);
-    f.write("text.txt", prose(1000));
-    f.lolm(&format!("train lolm-demo {SMALL} --max_seq_len 2048 --data text.txt --steps 2 --interval 2 --out run"))
-        .ok();
-    f
-}
-
-/// A server, and where it listens.
-fn serve(f: &Folder, more: &[&str]) -> (Child, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lolm"));
-    command.args(["serve", "run", "--port", "0", "--max-num-seqs", "2"]).args(more).current_dir(&f.0);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line}")).to_string();
-    while !ask(&address, "GET /ready HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 200") {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    (child, address)
-}
-
-/// All that a server sends for a request after which it closes the connection.
-fn ask(address: &str, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut all = vec![];
-    stream.read_to_end(&mut all).unwrap();
-    String::from_utf8(all).unwrap()
-}
-
-fn completion(body: &str) -> String {
-    format!(
-        "POST /v1/completions HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\nconnection: close\r\n\
-         authorization: Bearer sk-1\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn terminate(child: &Child) {
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-}
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 #[test]
 fn a_signal_drains_a_server() {
     let f = run("serve-drain");
     f.write("keys", "# keys\nsk-1\n");
-    let (mut child, address) = serve(&f, &["--api-key-file", "keys"]);
+    let p = Process::serve(&f, &["--api-key-file", "keys"]);
     let secret =
         "{\"prompt\": \"nobody shall read this\", \"max_tokens\": 1500, \"stream\": true, \"ignore_eos\": true}";
-    let mut stream = TcpStream::connect(&address).unwrap();
+    let mut stream = TcpStream::connect(&p.address).unwrap();
     stream.write_all(completion(secret).as_bytes()).unwrap();
     let mut answer = vec![0; 400];
     stream.read_exact(&mut answer).unwrap();
-    terminate(&child);
+    p.terminate();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.contains("\"finish_reason\":\"length\"") && answer.contains("data: [DONE]"), "{answer}");
-    assert!(child.wait().unwrap().success());
-    let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let (status, log) = p.ended();
+    assert!(status.success());
     let lines = log.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
     let events: Vec<String> = lines.map(|l| l["event"].as_str().unwrap().to_string()).collect();
     for event in ["ready", "request", "draining", "answer"] {
@@ -78,19 +35,69 @@ fn a_signal_drains_a_server() {
 #[test]
 fn a_second_signal_ends_a_server() {
     let f = run("serve-stop");
-    let (mut child, address) = serve(&f, &[]);
+    let p = Process::serve(&f, &[]);
     let prompts = vec!["\"long\""; 400].join(",");
     let body = format!("{{\"prompt\": [{prompts}], \"max_tokens\": 2000, \"stream\": true, \"ignore_eos\": true}}");
-    let mut stream = TcpStream::connect(&address).unwrap();
+    let mut stream = TcpStream::connect(&p.address).unwrap();
     stream.write_all(completion(&body).as_bytes()).unwrap();
     stream.read_exact(&mut [0; 400]).unwrap();
-    terminate(&child);
-    std::thread::sleep(std::time::Duration::from_millis(50));
-    terminate(&child);
+    p.terminate();
+    std::thread::sleep(Duration::from_millis(50));
+    p.terminate();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("\"error\""), "the client was not told");
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(p.ended().0.code(), Some(1));
+}
+
+/// Twenty servers that are asked to end while clients stream: every answer that began is whole, what did not begin was
+/// refused, and each process says that all went well.
+#[test]
+fn signals_under_load_cut_no_answer() {
+    const TOKENS: usize = 40;
+    let f = run("serve-signals");
+    // Compiled once, so that a server takes little time to start.
+    f.lolm(&format!("compile lolm-demo {SMALL} --max_seq_len 2048 --slots 2 -o run/model.lolm")).ok();
+    let whole = AtomicUsize::new(0);
+    for round in 0..20 {
+        // Two have a slot, two wait, and one finds no room.
+        let p = Process::serve(&f, &["--max-queued-requests", "2", "--disable-log-requests"]);
+        let clients: Vec<_> = (0..5)
+            .map(|i| {
+                let (address, stream) = (p.address.clone(), i % 2 == 0);
+                let body = format!(
+                    "{{\"prompt\": \"long\", \"max_tokens\": {TOKENS}, \"stream\": {stream}, \"ignore_eos\": true}}"
+                );
+                std::thread::spawn(move || {
+                    let mut answers = vec![];
+                    // At last nobody is there any more.
+                    while let Some(answer) = ask(&address, &completion(&body)) {
+                        answers.push((stream, answer));
+                    }
+                    answers
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(20 + 7 * round % 50));
+        p.terminate();
+        for (stream, answer) in clients.into_iter().flat_map(|c| c.join().unwrap()) {
+            match &answer[..answer.len().min(12)] {
+                "HTTP/1.1 200" => {
+                    let pieces = answer.matches("\"text\":").count();
+                    let ended = answer.contains("\"finish_reason\":\"length\"") && !answer.contains("\"error\"");
+                    let last = if stream { answer.contains("data: [DONE]") } else { pieces == 1 };
+                    let counted = stream || answer.contains(&format!("\"completion_tokens\":{TOKENS}"));
+                    assert!(ended && last && counted, "round {round}: {answer}");
+                    whole.fetch_add(1, Ordering::Relaxed);
+                }
+                "HTTP/1.1 503" | "HTTP/1.1 429" => assert!(answer.contains("retry-after"), "round {round}: {answer}"),
+                _ => panic!("round {round}: {answer}"),
+            }
+        }
+        let (status, log) = p.ended();
+        assert!(status.success(), "round {round}: {log}");
+    }
+    assert!(whole.into_inner() >= 20);
 }
 
 #[test]
