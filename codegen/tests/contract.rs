@@ -355,34 +355,57 @@ fn routed_rows_are_products() {
     gpu::check_on(&k, &inputs(&k, 3), 1e-6);
 }
 
-/// The bits of the rows that `m` rows have in common with more of them.
-fn rows(m: usize, n: usize, k: usize, t: bool, bf16: bool, batch: usize) -> Vec<Vec<u8>> {
-    let source = plain(m, n, k, (false, t), bf16);
-    let batched = source
+/// So many products of the same shape, one after the other in memory.
+fn batched(plain: &str, [a, b, c]: [usize; 3], batch: usize) -> Kernel {
+    let batched = plain
         .replace("  axis i", &format!("  axis b {batch}\n  axis i"))
         .replace("[i l]", "[b i l]")
         .replace("[j l]", "[b j l]")
         .replace("[i j]", "[b i j]")
-        .replace("$a[", &format!("$a[{}*b + ", m * k))
-        .replace("$b[", &format!("$b[{}*b + ", n * k))
-        .replace("$c[", &format!("$c[{}*b + ", m * n));
-    let scaled = |name: &str, len: usize, s: String| {
+        .replace("$a[", &format!("$a[{a}*b + "))
+        .replace("$b[", &format!("$b[{b}*b + "))
+        .replace("$c[", &format!("$c[{c}*b + "));
+    let scaled = |s: String, (name, len): (&str, usize)| {
         let from = s.lines().find(|l| l.contains(&format!("${name} ")) && !l.contains('=')).unwrap().to_string();
         let to = from.replace(&len.to_string(), &(len * batch).to_string());
         s.replace(&from, &to)
     };
-    let batched = scaled("a", m * k, batched);
-    let batched = scaled("b", n * k, batched);
-    let k_ = kernel(&scaled("c", m * n, batched));
-    // The same numbers for each product, and for each row whatever the rows.
+    kernel(&[("a", a), ("b", b), ("c", c)].into_iter().fold(batched, scaled))
+}
+
+/// The bits of products of the same numbers, and how they are made. Numbers of a row are the same whatever the rows.
+fn bits(plain: &str, [m, n, k]: [usize; 3], bf16: bool, batch: usize) -> (Vec<u8>, Claim) {
+    let k_ = batched(plain, [m * k, n * k, m * n], batch);
     let (mut a, mut b) = (common::Numbers(1), common::Numbers(2));
     let round = |x: f64| if bf16 { lolm_ir::interp::round_bf16(x) } else { x };
     let one_a: Vec<f64> = (0..m * k).map(|_| round(a.unit())).collect();
     let one_b: Vec<f64> = (0..n * k).map(|_| round(b.unit())).collect();
     let data = vec![one_a.repeat(batch), one_b.repeat(batch), vec![0.0; m * n * batch]];
     let c = claim(&k_);
-    let (found, _) = gpu::run(&k_, &c, &data);
-    found[2].chunks(n * 4).map(|r| r.to_vec()).collect()
+    let (mut found, _) = gpu::run(&k_, &c, &data);
+    (found.swap_remove(2), c)
+}
+
+fn rows(m: usize, n: usize, k: usize, t: bool, bf16: bool, batch: usize) -> Vec<Vec<u8>> {
+    let (bits, _) = bits(&plain(m, n, k, (false, t), bf16), [m, n, k], bf16, batch);
+    bits.chunks(n * 4).map(|r| r.to_vec()).collect()
+}
+
+/// The largest tile, which is taken where all processors have one, goes through shared memory in rounds; whichever way the
+/// result lies, it has the bits of small tiles.
+#[test]
+fn the_widest_tile_has_the_bits_of_small_ones() {
+    let cases = [([128, 256, 96], false), ([120, 248, 64], true), ([128, 256, 64], true), ([120, 256, 40], false)];
+    for (t, ([m, n, k], along_rows)) in LAYOUTS.into_iter().zip(cases) {
+        let source = match along_rows {
+            false => plain(m, n, k, t, true),
+            true => plain(m, n, k, t, true).replace(&format!("$c[{n}*i + j]"), &format!("$c[i + {m}*j]")),
+        };
+        let (one, small) = bits(&source, [m, n, k], true, 1);
+        let (all, wide) = bits(&source, [m, n, k], true, 132);
+        assert!(!small.schedule.contains("128x256") && wide.schedule.contains("128x256"), "{}", wide.schedule);
+        assert!(all.chunks(one.len()).all(|product| product == one), "{t:?} {m}x{n}x{k} {}", wide.schedule);
+    }
 }
 
 #[test]

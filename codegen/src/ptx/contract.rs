@@ -5,10 +5,10 @@
 //! the factors are of memory, and what is made of the sums, is evaluated by the shared evaluator.
 //!
 //! **Order of summation** (`tiling::order`): the depth is cut in four parts of equal length, or is one part if it is less
-//! than 512. The elements of a part are added in ascending order, as one chain of fma, or sixteen at a time by matrix
-//! instructions; the sums of the parts are added in ascending order. It depends on the depth and on whether factors are
-//! f32 or bf16, never on rows, columns, batch or tiles: where few rows leave processors idle, the parts are done at once,
-//! by other threads, and joined in that same order.
+//! than 512, or if factors are bf16 and both rows and columns are 1024 or more. The elements of a part are added in
+//! ascending order, as one chain of fma, or sixteen at a time by matrix instructions; the sums of the parts are added in
+//! ascending order. So below 1024 rows the order depends on the depth and the factors, never on rows, columns, batch or
+//! tiles: where few rows leave processors idle, the parts are done at once, by other threads, and joined in that order.
 mod finish;
 mod fma;
 mod mma;
@@ -68,14 +68,14 @@ fn body(g: Gen<Simt>, p: &Product, t: Tiling) -> Gives<Body> {
 fn with_fma(cx: &mut Cx, sides: &[Side; 2], layout: &Layout) -> Gives<Sums> {
     let fma = fma::prepare(cx, sides);
     let totals = totals(cx, &fma.sums);
-    cx.main_loop(sides, layout, |cx, stage| fma.multiply(cx, sides, stage), |cx| total(cx, &fma.sums, &totals))?;
+    cx.main_loop(sides, layout, &fma, |cx| total(cx, &fma.sums, &totals))?;
     Ok(joined(fma.sums, totals))
 }
 
 fn with_mma(cx: &mut Cx, sides: &[Side; 2], layout: &Layout) -> Gives<Sums> {
     let mma = mma::prepare(cx, sides);
     let totals = totals(cx, &mma.sums);
-    cx.main_loop(sides, layout, |cx, stage| mma.multiply(cx, sides, stage), |cx| total(cx, &mma.sums, &totals))?;
+    cx.main_loop(sides, layout, &mma, |cx| total(cx, &mma.sums, &totals))?;
     Ok(joined(mma.sums, totals))
 }
 

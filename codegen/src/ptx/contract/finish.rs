@@ -1,5 +1,6 @@
 //! What follows the sums: they go through shared memory, where parts of the depth meet, to threads that run along the
-//! elements as memory has them; each evaluates the rest of the kernel there and stores it.
+//! elements as memory has them; each evaluates the rest of the kernel there and stores it. Sums that do not fit go in
+//! rounds.
 use super::product::cone;
 use super::stage::{less, split};
 use super::tile::{Cx, Layout, Side, Sums};
@@ -15,28 +16,61 @@ use lolm_ir::kernel::{KAxes, KAxis, KValue};
 /// Elements of a thread whose loads all come before their stores.
 const TOGETHER: i64 = 4;
 
+/// The lines of a round that a thread finishes: the first, and one in so many.
+struct Lines<'a> {
+    side: &'a Side,
+    first: C,
+    step: i64,
+    round: C,
+}
+
 impl Cx<'_> {
-    /// Leaves the sums in shared memory. All threads are done with what lay there.
-    fn leave(&mut self, sums: &Sums, l: &Layout) {
+    /// Leaves the sums of a round in shared memory. All threads are done with what lay there.
+    fn leave(&mut self, sums: &Sums, l: &Layout, round: C) -> Gives<()> {
         let b = &mut self.g.e.b;
         let (outer, inner) = if l.along_rows { (sums.col, sums.row) } else { (sums.row, sums.col) };
+        let (of, outer) = coord::divmod(b, outer, l.sum_words / l.sum_pitch);
         let at = coord::mul(b, outer, l.sum_pitch);
         let at = coord::add(b, at, inner);
         let part = coord::mul(b, sums.part, l.sum_words);
         let at = coord::add(b, at, part);
         let at = coord::mul(b, at, 4);
-        let C::Shared(base) = coord::add(b, C::Shared(self.shared), at) else { return };
-        for (a, (row, col)) in sums.registers.iter().zip(&sums.places) {
-            let (outer, inner) = if l.along_rows { (col, row) } else { (row, col) };
-            let offset = (outer * l.sum_pitch + inner) as i32 * 4;
-            b.op(Op::St { space: Space::Shared, ty: Type::F32, a: *a, at: Address { base, offset } });
+        let C::Shared(base) = coord::add(b, C::Shared(self.shared), at) else { return Ok(()) };
+        let store = |cx: &mut Self| {
+            for (a, (row, col)) in sums.registers.iter().zip(&sums.places) {
+                let (outer, inner) = if l.along_rows { (col, row) } else { (row, col) };
+                let offset = (outer * l.sum_pitch + inner) as i32 * 4;
+                cx.g.e.b.op(Op::St { space: Space::Shared, ty: Type::F32, a: *a, at: Address { base, offset } });
+            }
+            Ok(())
+        };
+        if l.rounds == 1 {
+            store(self)?;
+        } else {
+            let (of, round) = (coord::int(&mut self.g.e.b, of), coord::int(&mut self.g.e.b, round));
+            let mine = self.g.e.b.compare(Cmp::Eq, Type::S32, of, round);
+            self.where_holds(mine, store)?;
         }
-        b.op(Op::SyncBlock);
+        self.g.e.b.op(Op::SyncBlock);
+        Ok(())
     }
 
     /// Evaluates and stores the tile.
     pub fn finish(&mut self, sums: &Sums, l: &Layout, sides: &[Side; 2]) -> Gives<()> {
-        self.leave(sums, l);
+        if l.rounds == 1 {
+            return self.finish_round(sums, l, sides, C::Const(0));
+        }
+        let (round, _) = self.g.e.begin(C::Const(0), C::Const(l.rounds), 1, false, true, &[]);
+        self.g.open_scope(KAxes::EMPTY);
+        self.finish_round(sums, l, sides, round)?;
+        self.g.scopes.pop();
+        self.g.e.b.op(Op::SyncBlock);
+        self.g.e.end(&[]);
+        Ok(())
+    }
+
+    fn finish_round(&mut self, sums: &Sums, l: &Layout, sides: &[Side; 2], round: C) -> Gives<()> {
+        self.leave(sums, l, round)?;
         let inputs: Vec<KValue> =
             self.p.sinks.iter().flat_map(|s| self.g.sink_inputs(crate::sink::Sink::Write(*s))).collect();
         let mut values = cone(self.g.k, &inputs, |v| v == self.p.result);
@@ -48,37 +82,35 @@ impl Cx<'_> {
         let threads = self.threads();
         // Threads that stand beside each other on one line, and lines at once.
         let beside = threads.min(inner.extent);
-        let lines = threads / beside;
         let b = &mut self.g.e.b;
         let (line, place) = coord::divmod(b, self.tid, beside);
+        let lines = Lines { side: outer, first: line, step: threads / beside, round };
         for start in (0..inner.extent).step_by(beside as usize) {
             let place = coord::add(&mut self.g.e.b, place, C::Const(start));
-            self.columns(&values, l, (inner, place), (outer, line, lines))?;
+            self.columns(&values, l, (inner, place), &lines)?;
         }
         Ok(())
     }
 
     /// All elements at one place of a line, every so many lines.
-    fn columns(
-        &mut self,
-        values: &[KValue],
-        l: &Layout,
-        (inner, place): (&Side, C),
-        (outer, line, step): (&Side, C, i64),
-    ) -> Gives<()> {
+    fn columns(&mut self, values: &[KValue], l: &Layout, (inner, place): (&Side, C), lines: &Lines) -> Gives<()> {
+        let Lines { side: outer, first: line, step, .. } = *lines;
         self.g.open_scope(inner.lines.iter().copied().collect());
         let inside = self.fix_line(inner, place);
         self.g.only = inside.map(V::Reg);
         self.hoist(values)?;
-        let together = (outer.extent / step).min(TOGETHER);
-        let rounds = outer.extent / step / together;
-        let (round, _) = self.g.e.begin(C::Const(0), C::Const(rounds), 1, false, true, &[]);
-        let first = coord::mul(&mut self.g.e.b, round, step * together);
-        let first = coord::add(&mut self.g.e.b, first, line);
+        let all = outer.extent / l.rounds;
+        let together = (all / step).min(TOGETHER);
+        let (turn, _) = self.g.e.begin(C::Const(0), C::Const(all / step / together), 1, false, true, &[]);
+        let b = &mut self.g.e.b;
+        let first = coord::mul(b, turn, step * together);
+        let first = coord::add(b, first, line);
+        let before = coord::mul(b, lines.round, all);
         let mut stores = vec![];
         for i in 0..together {
             let line = coord::add(&mut self.g.e.b, first, C::Const(i * step));
             let sum = self.sum(l, line, place);
+            let line = coord::add(&mut self.g.e.b, before, line);
             stores.extend(self.element_at(outer, line, inside, sum)?);
         }
         for (access, x) in stores {

@@ -1,5 +1,5 @@
 //! The step of a product of f32: each thread has a few rows and columns, and a chain of fma for each of their elements.
-use super::tile::{Cx, Side, Sums};
+use super::tile::{Cx, Multiply, Side, Sums};
 use super::tiling::Tiling;
 use crate::ptx::coord::{self, C};
 use crate::ptx::inst::*;
@@ -55,9 +55,12 @@ fn mine(cx: &mut Cx, side: &Side, thread: C, threads: i64, part: C) -> Mine {
     Mine { base: b.mov(Type::B32, at), lines, first }
 }
 
-impl Fma {
-    /// Adds the products of a step.
-    pub fn multiply(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg) {
+/// All of a step is multiplied as it is loaded; other warps hide how long that takes.
+impl Multiply for Fma {
+    fn lead(&self, _: &mut Cx, _: &[Side; 2], _: Reg, _: Option<Reg>) {}
+    fn follow(&self, _: &mut Cx, _: &[Side; 2], _: Reg) {}
+
+    fn most(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg) {
         let b = &mut cx.g.e.b;
         let at = [0, 1].map(|s: usize| b.binary(BinOp::Add, Type::S32, stage, self.sides[s].base));
         for depth in (0..cx.t.order.step).step_by(WIDE as usize) {
@@ -71,6 +74,8 @@ impl Fma {
             }
         }
     }
+
+    fn rest(&self, _: &mut Cx, _: &[Side; 2], _: Reg, _: Reg) {}
 }
 
 /// The elements of each line, four deep.

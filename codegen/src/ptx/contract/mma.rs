@@ -2,14 +2,14 @@
 //!
 //! Rows and columns come sixteen at a time by one `ldmatrix`: four matrices of 8 by 8, transposed on the way where
 //! neighbours in shared memory are not neighbours along the depth.
-use super::tile::{Cx, Side, Sums};
+use super::tile::{Cx, Multiply, Side, Sums};
 use super::tiling::Tiling;
 use crate::ptx::coord::{self, C};
 use crate::ptx::inst::*;
 
 /// Lines of one `ldmatrix`, and elements along the depth of one matrix instruction.
 const LINES: i64 = 16;
-const DEEP: i64 = 16;
+pub const DEEP: i64 = 16;
 
 /// A warp's lines of one side.
 struct Mine {
@@ -19,9 +19,15 @@ struct Mine {
     groups: i64,
 }
 
+/// Four registers for each group of sixteen lines.
+type Fragments = Vec<[Reg; 4]>;
+
 /// Where a warp reads, and its sums: four registers for each fragment, those of a row of fragments together.
+///
+/// Of both sides there are the fragments of each half of a step.
 pub struct Mma {
     sides: [Mine; 2],
+    fragments: [[Fragments; 2]; 2],
     pub sums: Sums,
 }
 
@@ -50,7 +56,12 @@ pub fn prepare(cx: &mut Cx, sides: &[Side; 2]) -> Mma {
         }
     }
     let registers = places.iter().map(|_| cx.g.e.b.variable(Type::F32, Src::F32(0))).collect();
-    Mma { sides: mines, sums: Sums { registers, places, row, col, part } }
+    let fragments = [(); 2].map(|()| mines.each_ref().map(|m| registers_of(cx, m)));
+    Mma { sides: mines, fragments, sums: Sums { registers, places, row, col, part } }
+}
+
+fn registers_of(cx: &mut Cx, mine: &Mine) -> Fragments {
+    (0..mine.groups).map(|_| [(); 4].map(|()| cx.g.e.b.reg(Class::B32))).collect()
 }
 
 /// The rows of the four matrices that the lanes point at. Of the first factor the second matrix is of the next lines, of
@@ -77,37 +88,53 @@ fn mine(cx: &mut Cx, side: &Side, first: C, lines: i64, part: C, lane: C, is_a: 
     Mine { base: b.mov(Type::B32, at), groups: lines / LINES }
 }
 
-impl Mma {
-    /// Adds the products of a step.
-    pub fn multiply(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg) {
-        let b = &mut cx.g.e.b;
-        let at = [0, 1].map(|s: usize| b.binary(BinOp::Add, Type::S32, stage, self.sides[s].base));
-        for depth in (0..cx.t.order.step).step_by(DEEP as usize) {
-            let [x, y] = [0, 1].map(|s: usize| fragments(cx, &sides[s], &self.sides[s], at[s], depth));
-            let mut sums = self.sums.registers.chunks_exact(4);
-            for a in &x {
-                for group in &y {
-                    for pair in group.chunks_exact(2) {
-                        let Some(d) = sums.next() else { return };
-                        let d = [d[0], d[1], d[2], d[3]];
-                        cx.g.e.b.op(Op::Mma { d, a: *a, b: [pair[0], pair[1]] });
-                    }
-                }
-            }
-        }
+/// A step is two deep: while the fragments of one half are multiplied, those of the next are loaded.
+impl Multiply for Mma {
+    fn lead(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg, guard: Option<Reg>) {
+        self.load(cx, sides, stage, 0, guard);
+    }
+
+    fn follow(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg) {
+        self.load(cx, sides, stage, 1, None);
+    }
+
+    fn most(&self, cx: &mut Cx, _: &[Side; 2], _: Reg) {
+        self.multiply(cx, 0);
+    }
+
+    fn rest(&self, cx: &mut Cx, sides: &[Side; 2], next: Reg, guard: Reg) {
+        self.load(cx, sides, next, 0, Some(guard));
+        self.multiply(cx, 1);
     }
 }
 
-/// The fragments of all groups of lines, at one depth.
-fn fragments(cx: &mut Cx, side: &Side, mine: &Mine, base: Reg, depth: i64) -> Vec<[Reg; 4]> {
-    let b = &mut cx.g.e.b;
-    let load = |group: i64| {
-        let line = group * LINES;
-        let (outer, inner) = if side.by_depth { (line, depth) } else { (depth, line) };
-        let offset = (outer * side.pitch + inner * side.size) as i32;
-        let d = [(); 4].map(|_| b.reg(Class::B32));
-        b.op(Op::Ldmatrix { transposed: !side.by_depth, d, at: Address { base, offset } });
-        d
-    };
-    (0..mine.groups).map(load).collect()
+impl Mma {
+    /// Loads the fragments of all groups of lines, of one half of a step.
+    fn load(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg, half: usize, guard: Option<Reg>) {
+        let b = &mut cx.g.e.b;
+        let start = half as i64 * DEEP;
+        // The stage is another one in each step.
+        b.open();
+        for ((side, mine), fragments) in sides.iter().zip(&self.sides).zip(&self.fragments[half]) {
+            let base = b.binary(BinOp::Add, Type::S32, stage, mine.base);
+            for (group, d) in fragments.iter().enumerate() {
+                let line = group as i64 * LINES;
+                let (outer, inner) = if side.by_depth { (line, start) } else { (start, line) };
+                let at = Address { base, offset: (outer * side.pitch + inner * side.size) as i32 };
+                let load = Op::Ldmatrix { transposed: !side.by_depth, d: *d, at };
+                b.guarded(guard.map(|p| (p, true)), load);
+            }
+        }
+        b.close();
+    }
+
+    /// Adds the products of one half.
+    fn multiply(&self, cx: &mut Cx, half: usize) {
+        let [x, y] = &self.fragments[half];
+        let columns = || y.iter().flat_map(|group| [[group[0], group[1]], [group[2], group[3]]]);
+        let pairs = x.iter().flat_map(|a| columns().map(move |b| (*a, b)));
+        for (d, (a, b)) in self.sums.registers.chunks_exact(4).zip(pairs) {
+            cx.g.e.b.op(Op::Mma { d: [d[0], d[1], d[2], d[3]], a, b });
+        }
+    }
 }

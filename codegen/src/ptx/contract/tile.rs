@@ -42,6 +42,18 @@ pub struct Sums {
     pub part: C,
 }
 
+/// How a thread adds the products of a step to its sums.
+pub trait Multiply {
+    /// Loads what it multiplies first of a stage that is there.
+    fn lead(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg, guard: Option<Reg>);
+    /// Loads what it multiplies next, before copies to another stage begin: loads wait for copies that stand before them.
+    fn follow(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg);
+    /// Adds all but what waits for the next stage's lead.
+    fn most(&self, cx: &mut Cx, sides: &[Side; 2], stage: Reg);
+    /// Adds what is loaded already, once it has led the next stage, if there is one.
+    fn rest(&self, cx: &mut Cx, sides: &[Side; 2], next: Reg, guard: Reg);
+}
+
 pub struct Cx<'a> {
     pub g: Gen<'a, Simt>,
     pub p: &'a Product,
@@ -61,7 +73,9 @@ const SKEW: i64 = 16;
 pub struct Layout {
     pub stage_bytes: i64,
     pub stages: i64,
-    /// Words from one line of sums to the next, and words of one part.
+    /// Rounds in which sums are finished, each as many lines of them as fit.
+    pub rounds: i64,
+    /// Words from one line of sums to the next, and words of one part in a round.
     pub sum_pitch: i64,
     pub sum_words: i64,
     /// Threads run along rows when they finish, so neighbouring sums are of neighbouring rows.
@@ -100,13 +114,16 @@ pub fn layout(g: &Gen<Simt>, p: &Product, t: &Tiling, a: &Side, b: &Side) -> Lay
     let stride = |a: Option<&KAxis>| a.and_then(|a| Some(view?.stride(*a)));
     let along_rows = stride(p.cols.last()) != Some(1) && stride(p.rows.last()) == Some(1);
     // Lanes of a fragment have eight lines in steps of one and four pairs of columns: these lie in different banks.
-    let (outer, sum_pitch) = match along_rows {
-        false => (t.rows, ceil(t.cols, 32) * 32 + 8),
-        true => (t.cols, ceil(t.rows, 32) * 32 + 4),
+    let (outer, warps, sum_pitch) = match along_rows {
+        false => (t.rows, t.along.0, ceil(t.cols, 32) * 32 + 8),
+        true => (t.cols, t.along.1, ceil(t.rows, 32) * 32 + 4),
     };
+    // A warp's sums are all of one round.
+    let fits = |rounds: &i64| warps % rounds == 0 && outer / rounds * sum_pitch * 4 * t.at_once <= SHARED;
+    let rounds = [1, 2, 4].into_iter().find(fits).unwrap_or(1);
     let steps = if t.at_once > 1 { t.order.part_steps } else { t.order.steps };
     let stages = (SHARED / stage_bytes).min(STAGES).min(steps.max(2));
-    Layout { stage_bytes, stages, sum_pitch, sum_words: outer * sum_pitch, along_rows }
+    Layout { stage_bytes, stages, rounds, sum_pitch, sum_words: outer / rounds * sum_pitch, along_rows }
 }
 
 impl Cx<'_> {
@@ -161,12 +178,13 @@ impl Cx<'_> {
         Ok(())
     }
 
-    /// The whole loop; `multiply` adds the products of the step in the stage that starts there.
+    /// The whole loop. A step ends with the barrier after which the next stage is there and this one may be filled: so
+    /// threads multiply on both sides of it.
     pub fn main_loop(
         &mut self,
         sides: &[Side; 2],
         l: &Layout,
-        mut multiply: impl FnMut(&mut Self, Reg),
+        m: &dyn Multiply,
         mut part_ends: impl FnMut(&mut Self),
     ) -> Gives<()> {
         if l.stages < 2 {
@@ -191,21 +209,29 @@ impl Cx<'_> {
         // Steps that are left of a part, where one thread does several.
         let several = self.t.order.parts > 1 && self.t.at_once == 1;
         let left = b.variable(Type::B32, Src::Int(self.t.order.part_steps));
-        let (step, _) = self.g.e.begin(C::Const(0), C::Const(steps), 1, false, true, &[]);
-        let b = &mut self.g.e.b;
         b.op(Op::CpWait((ahead - 1) as u8));
         b.op(Op::SyncBlock);
-        let coming = coord::add(b, step, C::Const(ahead));
-        let more = stage::less(b, coming, steps);
-        let coming = match coming {
-            C::Int { reg, .. } => C::Int { reg, lo: 0, hi: (steps - 1).max(0) },
-            c => c,
-        };
+        m.lead(self, sides, used, None);
+        let (step, _) = self.g.e.begin(C::Const(0), C::Const(steps), 1, false, true, &[]);
+        m.follow(self, sides, used);
+        let (more, coming) = self.later(step, ahead);
         self.where_holds(more, |cx| cx.begin_sides(sides, &pieces, coming, next))?;
         self.g.e.b.op(Op::CpCommit);
         self.g.e.b.note(self.p.result.0);
-        multiply(self, used);
+        m.most(self, sides, used);
         self.where_holds(more, |cx| cx.end_sides(sides, &pieces, coming, next))?;
+        for at in [used, next] {
+            let b = &mut self.g.e.b;
+            b.op(Op::Binary { op: BinOp::Add, ty: Type::S32, d: at, a: at.into(), b: Src::Int(l.stage_bytes) });
+            let around = b.compare(Cmp::Eq, Type::S32, at, end);
+            b.guarded(Some((around, true)), Op::Mov { ty: Type::B32, d: at, a: self.shared.into() });
+        }
+        let (another, _) = self.later(step, 1);
+        let b = &mut self.g.e.b;
+        b.op(Op::CpWait((ahead - 1) as u8));
+        b.op(Op::SyncBlock);
+        b.note(self.p.result.0);
+        m.rest(self, sides, used, another);
         if several {
             let b = &mut self.g.e.b;
             b.op(Op::Binary { op: BinOp::Add, ty: Type::S32, d: left, a: left.into(), b: Src::Int(-1) });
@@ -216,12 +242,6 @@ impl Cx<'_> {
                 Ok(())
             })?;
         }
-        for at in [used, next] {
-            let b = &mut self.g.e.b;
-            b.op(Op::Binary { op: BinOp::Add, ty: Type::S32, d: at, a: at.into(), b: Src::Int(l.stage_bytes) });
-            let around = b.compare(Cmp::Eq, Type::S32, at, end);
-            b.guarded(Some((around, true)), Op::Mov { ty: Type::B32, d: at, a: self.shared.into() });
-        }
         self.g.e.end(&[]);
         if several && self.t.order.steps % self.t.order.part_steps != 0 {
             part_ends(self);
@@ -229,6 +249,18 @@ impl Cx<'_> {
         self.g.e.b.op(Op::CpWait(0));
         self.g.e.b.op(Op::SyncBlock);
         Ok(())
+    }
+
+    /// The step that comes so many steps later, and whether it exists.
+    fn later(&mut self, step: C, by: i64) -> (Reg, C) {
+        let steps = self.steps();
+        let b = &mut self.g.e.b;
+        let later = coord::add(b, step, C::Const(by));
+        let exists = stage::less(b, later, steps);
+        match later {
+            C::Int { reg, .. } => (exists, C::Int { reg, lo: 0, hi: (steps - 1).max(0) }),
+            c => (exists, c),
+        }
     }
 
     fn begin_sides(&mut self, sides: &[Side; 2], pieces: &[Vec<Piece>; 2], step: C, stage: Reg) -> Gives<()> {
@@ -242,7 +274,7 @@ impl Cx<'_> {
     }
 
     /// Emits code that all threads of the block skip together unless this holds.
-    fn where_holds(&mut self, p: Reg, f: impl FnOnce(&mut Self) -> Gives<()>) -> Gives<()> {
+    pub fn where_holds(&mut self, p: Reg, f: impl FnOnce(&mut Self) -> Gives<()>) -> Gives<()> {
         let before = self.g.e.b.body.len();
         let skip = self.g.e.b.label();
         self.g.e.b.bra(skip, Some((p, false)));

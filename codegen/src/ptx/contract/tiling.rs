@@ -1,7 +1,9 @@
 //! Tiles: how a product is cut for blocks, threads and stages of shared memory. By a formula, not by a search.
 //!
-//! What decides bits is [`Order`], and it sees the depth and the factors alone.
+//! What decides bits is [`Order`], and it sees the depth and the factors, and whether both sides are long.
+use super::mma;
 use super::product::{Factor, Product, count};
+use super::stage::{self, Fill};
 use lolm_ir::kernel::Kernel;
 use std::fmt;
 
@@ -17,14 +19,19 @@ pub struct Order {
     pub steps: i64,
 }
 
-/// The order of a depth.
-pub fn order(factor: Factor, depth: i64) -> Order {
+/// Rows and columns from which a depth of bf16 is one part: tiles are many then, and the registers for the sums of parts
+/// are worth more as a larger tile.
+const LONG: i64 = 1024;
+
+/// The order of a depth, of a product whose shorter side is this long.
+pub fn order(factor: Factor, depth: i64, short: i64) -> Order {
     let step = match factor {
         Factor::F32 => 16,
-        Factor::Bf16 => 32,
+        Factor::Bf16 => 2 * mma::DEEP,
     };
     let steps = ceil(depth, step);
-    let parts = if depth >= 512 { 4 } else { 1 };
+    let whole = depth < 512 || factor == Factor::Bf16 && short >= LONG;
+    let parts = if whole { 1 } else { 4 };
     Order { step, parts, part_steps: ceil(steps, parts), steps }
 }
 
@@ -52,26 +59,35 @@ const ENOUGH: i64 = 96;
 /// Rows and columns of a tile, threads or warps along them.
 type Shape = (i64, i64, (i64, i64));
 const F32: &[Shape] = &[(128, 64, (16, 16)), (64, 64, (8, 16)), (32, 64, (8, 16)), (32, 32, (8, 8))];
+/// Of bf16 that is copied, where the depth is one part: a warp has 64 by 64, so that it multiplies for longer than it loads.
+const WIDEST: Shape = (128, 256, (2, 4));
 const BF16: &[Shape] = &[(128, 128, (2, 4)), (128, 64, (2, 2)), (64, 128, (1, 4)), (64, 64, (2, 2)), (32, 64, (1, 4))];
 
 pub fn tiling(k: &Kernel, p: &Product) -> Tiling {
-    let order = order(p.factor, count(k, &p.depth));
     let (m, n, batch) = (count(k, &p.rows), count(k, &p.cols), count(k, &p.batch));
+    let order = order(p.factor, count(k, &p.depth), m.min(n));
     let (shape, at_once) = match narrow(p.factor, m, n, batch, order.parts) {
         Some(shape) => (shape, order.parts),
-        None => wide(p.factor, m, n, batch, order.parts),
+        None => wide(&shapes(k, p, order), m, n, batch, order.parts),
     };
     let (rows, cols, along) = shape;
     Tiling { order, rows, cols, along, at_once, tiles: (ceil(m, rows), ceil(n, cols)) }
 }
 
+/// The shapes that a product may have.
+fn shapes(k: &Kernel, p: &Product, order: Order) -> Vec<Shape> {
+    // Neither sums of parts nor elements on their way through registers have room beside the widest tile's sums.
+    let copied = |value, lines| matches!(stage::fill(k, p.factor, value, lines, &p.depth), Fill::Copy(..));
+    match p.factor {
+        Factor::F32 => F32.to_vec(),
+        Factor::Bf16 if order.parts == 1 && copied(p.a, &p.rows) && copied(p.b, &p.cols) => [&[WIDEST], BF16].concat(),
+        Factor::Bf16 => BF16.to_vec(),
+    }
+}
+
 /// The tile that takes the least time: rounds of all processors, each as long as a tile's arithmetic and traffic. Where
 /// most processors would have none, the parts of the depth are done at once, in tiles whose stages fit.
-fn wide(factor: Factor, m: i64, n: i64, batch: i64, parts: i64) -> (Shape, i64) {
-    let shapes = match factor {
-        Factor::F32 => F32,
-        Factor::Bf16 => BF16,
-    };
+fn wide(shapes: &[Shape], m: i64, n: i64, batch: i64, parts: i64) -> (Shape, i64) {
     let tiles = |(rows, cols, _): &Shape| ceil(m, *rows).saturating_mul(ceil(n, *cols)).saturating_mul(batch);
     let time = |s: &Shape| ceil(tiles(s), PROCESSORS).saturating_mul(s.0 * s.1 + 64 * (s.0 + s.1));
     let best = |most: i64| shapes.iter().copied().filter(|s| s.0 + s.1 <= most).min_by_key(time).unwrap_or(shapes[0]);
