@@ -38,7 +38,7 @@ mod recurrence;
 mod relayout;
 mod routed;
 mod scan;
-mod scan_chunks;
+mod scan_gpu;
 mod scatter;
 mod slopes;
 pub(crate) mod storage;

@@ -17,7 +17,7 @@
 mod backward;
 mod copy;
 mod forward;
-mod parts;
+pub(super) mod parts;
 mod plan;
 mod products;
 mod range;

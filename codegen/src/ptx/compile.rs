@@ -6,7 +6,7 @@ use crate::eval::{Fail, Gen, Gives};
 use crate::schedule::Schedule;
 use crate::stream::stream;
 use lolm_ir::artifact::Block;
-use lolm_ir::kernel::{KAxes, Kernel};
+use lolm_ir::kernel::{KAxes, KAxis, Kernel};
 use std::fmt;
 
 /// A GPU that code is made for.
@@ -159,10 +159,20 @@ pub fn shared_start(bytes: i64) -> Src {
 
 /// An entry whose threads have coordinates of their own, a block for each unit.
 pub fn tile_entry(k: &Kernel, name: &str, body: impl FnOnce(Gen<Simt>) -> Gives<Body>) -> Result<(String, Code), Fail> {
+    tile_entry_along(k, name, &[], body)
+}
+
+/// The same where several coordinates along these axes are in flight at once.
+pub fn tile_entry_along(
+    k: &Kernel,
+    name: &str,
+    in_flight: &[KAxis],
+    body: impl FnOnce(Gen<Simt>) -> Gives<Body>,
+) -> Result<(String, Code), Fail> {
     if k.operands.len() > MOST_PARAMS {
         return Err(Fail::Limit(format!("{} operands, more than {MOST_PARAMS}", k.operands.len())));
     }
-    let schedule = Schedule::default();
+    let schedule = Schedule { unroll: in_flight.to_vec(), ..Schedule::default() };
     let mut simt = Simt::threads(k);
     let mut g = Gen::new(k, &schedule, &mut simt);
     g.open_scope(KAxes::EMPTY);

@@ -89,6 +89,8 @@ pub enum UnOp {
     SqrtRn,
     /// 2 to the power, within two units in the last place.
     Ex2,
+    /// The same, with numbers below the normal range taken and given as 0: one instruction of the machine.
+    Ex2Flushed,
 }
 
 /// Functions of two operands of one type.
@@ -238,6 +240,12 @@ pub enum Op {
     St2 {
         space: Space,
         a: [Reg; 2],
+        at: Address,
+    },
+    /// Four neighbours of 32 bits at once, aligned to all of them.
+    St4 {
+        space: Space,
+        a: [Reg; 4],
         at: Address,
     },
     /// Two neighbours.

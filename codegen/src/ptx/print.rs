@@ -130,6 +130,7 @@ fn unary(op: UnOp) -> &'static str {
         UnOp::Not => "not",
         UnOp::SqrtRn => "sqrt.rn",
         UnOp::Ex2 => "ex2.approx",
+        UnOp::Ex2Flushed => "ex2.approx.ftz",
     }
 }
 
@@ -216,6 +217,7 @@ fn operation(op: &Op) -> String {
         Op::St { space: s, ty: t, a, at } => format!("st.{}.{} {}, {}", space(s), ty(t), address(at), reg(a)),
         Op::Ld4 { space: s, ty: t, d, at } => format!("ld.{}.v4.{} {}, {}", space(s), ty(t), group(&d), address(at)),
         Op::St2 { space: s, a, at } => format!("st.{}.v2.b32 {}, {}", space(s), address(at), group(&a)),
+        Op::St4 { space: s, a, at } => format!("st.{}.v4.b32 {}, {}", space(s), address(at), group(&a)),
         Op::Ld2 { space: s, ty: t, d, at } => format!("ld.{}.v2.{} {}, {}", space(s), ty(t), group(&d), address(at)),
         Op::CpAsync { to, from, read } => {
             let read = read.map_or(String::new(), |r| format!(", {}", reg(r)));

@@ -2,10 +2,10 @@
 //!
 //! Forward is one kernel: a recurrence along time whose states stay in registers. Backward keeps no states from forward: a
 //! unit takes a tile of channels, computes their states again, and walks time backwards over them. On the CPU they lie in
-//! a thread's scratch memory and a unit takes several tiles, one after the other; a GPU goes over time in chunks
-//! (`scan_chunks`). Sums over channels and batch are partial sums, one a unit, added up in a fixed order.
+//! a thread's scratch memory and a unit takes several tiles, one after the other; a GPU does all of it in one kernel
+//! (`scan_gpu`). Sums over channels and batch are partial sums, one a unit, added up in a fixed order.
 use super::index::{Index, Map};
-use super::scan_chunks::{chunk, sections};
+use super::scan_gpu::{MOST_STATES, channels_of_block, sections};
 use super::storage::Storage;
 use super::stream::{Lowered, Stream};
 use super::{Built, Lowering};
@@ -65,10 +65,19 @@ impl Lowering<'_> {
         if [2, 3].iter().any(|i| g.axes_of(n.args[*i]).has(channel)) {
             return Err("limit: b and c of a differentiated scan are the same for every channel".into());
         }
+        if self.target == Target::Gpu && g.len(state) > MOST_STATES {
+            return Err(format!(
+                "limit: a GPU differentiates scans of up to {MOST_STATES} states, not {}",
+                g.len(state)
+            ));
+        }
         let batch: usize = rows.iter().map(|a| g.len(*a)).product();
         let (cut, sections) = match self.target {
             Target::Cpu => (Cut::new(g.len(channel), batch), 1),
-            Target::Gpu => (Cut::warps(g.len(channel)), sections(g.len(time), batch * g.len(channel))),
+            Target::Gpu => {
+                let tile = channels_of_block(g.len(channel), g.len(state));
+                (Cut::tiles(g.len(channel), tile), sections(g.len(time), batch * g.len(channel)))
+            }
         };
         let order = [rows.as_slice(), &[time, state]].concat();
         let b_part = self.partial("db_part", &order, cut.groups);
@@ -82,36 +91,17 @@ impl Lowering<'_> {
         };
         let wide = AxisSet::of(&rows).with(time).with(channel);
         let (dt_at, u_at) = (self.own_or_part(v, 0, wide)?, self.own_or_part(v, 4, wide)?);
-        let of_step = g.len(state) * cut.tile;
-        let (decays, carried) = match self.target {
+        let scratch = match self.target {
             Target::Cpu => {
-                let each = g.len(time) * of_step;
-                (Some(self.scratch("decays", each)), self.scratch("carried", each))
+                let each = g.len(time) * g.len(state) * cut.tile;
+                Some(Scratch { decays: self.scratch("decays", each), carried: self.scratch("carried", each) })
             }
-            Target::Gpu => {
-                let steps = chunk(g.len(time) / sections);
-                (None, self.temporary("carried", batch * sections * cut.groups * steps * of_step))
-            }
+            Target::Gpu => None,
         };
-        let grad = ScanGrad {
-            v,
-            time,
-            state,
-            channel,
-            rows,
-            cut,
-            sections,
-            decays,
-            carried,
-            dt_at,
-            u_at,
-            a_part,
-            b_part,
-            c_part,
-        };
-        match self.target {
-            Target::Cpu => grad.one_launch(self, batch)?,
-            Target::Gpu => grad.chunks(self)?,
+        let grad = ScanGrad { v, time, state, channel, rows, cut, sections, dt_at, u_at, a_part, b_part, c_part };
+        match scratch {
+            Some(scratch) => grad.one_launch(self, scratch, batch)?,
+            None => grad.walks(self),
         }
         grad.totals(self);
         Ok(())
@@ -198,9 +188,13 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// On a GPU every tile of channels is a warp's.
-    fn warps(channels: usize) -> Self {
+    /// Every tile of channels is a warp's.
+    pub fn warps(channels: usize) -> Self {
         let tile = [32, 16, 8, 4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
+        Cut::tiles(channels, tile)
+    }
+    /// Tiles of so many channels, each a unit's.
+    fn tiles(channels: usize, tile: usize) -> Self {
         Cut { groups: channels / tile, rounds: 1, tile }
     }
     fn new(channels: usize, batch: usize) -> Self {
@@ -220,15 +214,19 @@ pub(super) struct ScanGrad {
     pub cut: Cut,
     /// Parts of time that are walked at once.
     pub sections: usize,
-    /// exp(dt·a), unless it is computed again, and its product with the state before each step, by time, state and channel
-    /// of the tile.
-    decays: Option<BufferId>,
-    pub carried: BufferId,
     pub dt_at: Storage,
     pub u_at: Storage,
     pub a_part: Storage,
     pub b_part: Storage,
     pub c_part: Storage,
+}
+
+/// Scratch memory of a thread, by time, state and channel of the tile: exp(dt·a), and its product with the state before
+/// each step.
+#[derive(Clone, Copy)]
+struct Scratch {
+    decays: BufferId,
+    carried: BufferId,
 }
 
 /// A kernel of one round: its units are the batch axes and the channel group.
@@ -243,8 +241,7 @@ pub(super) struct Round<'a> {
 }
 
 /// What a walk back over time gives.
-pub(super) struct Back {
-    pub scan: KValue,
+struct Back {
     /// The gradient of the state of each step, and its product with what that kept of the state before.
     slope: KValue,
     d_exp: KValue,
@@ -254,7 +251,7 @@ pub(super) struct Back {
 
 impl Back {
     /// With G_t the gradient of S_t: G_t = decay_{t+1} G_{t+1} + dy_t c_t; `init` is decay · G of the step after the last.
-    pub fn new(r: &mut Round, x: [KValue; 6], [decay, carried, init]: [KValue; 3]) -> Self {
+    fn new(r: &mut Round, x: [KValue; 6], [decay, carried, init]: [KValue; 3]) -> Self {
         let [dt, a, b, c, u, dy] = x;
         let s = &mut r.s;
         let from_y = s.binary(Binary::Mul, dy, c);
@@ -268,19 +265,19 @@ impl Back {
         let through_b = s.push(KOp::Dot(r.state), &[slope, b], DType::F32);
         let d_dt = s.push(KOp::Fma, &[through_b, u, through_a], DType::F32);
         let d_u = s.binary(Binary::Mul, through_b, dt);
-        Back { scan, slope, d_exp, d_dt, d_u }
+        Back { slope, d_exp, d_dt, d_u }
     }
 }
 
 impl ScanGrad {
     /// For threads: a unit walks its tiles one after the other, with decays and states in scratch memory.
-    fn one_launch(&self, lw: &mut Lowering, batch: usize) -> Result<(), String> {
+    fn one_launch(&self, lw: &mut Lowering, scratch: Scratch, batch: usize) -> Result<(), String> {
         let (g, cut) = (lw.cx.g, self.cut);
         let mut stages = vec![];
         for round in 0..cut.rounds {
-            let decays = self.decays.map(|to| self.decays(lw, to));
-            for kernel in decays.into_iter().chain([self.states(lw, round > 0), self.slopes(lw, round > 0)]) {
-                stages.push(self.stage(lw, kernel, round)?);
+            let (states, slopes) = (self.states(lw, scratch, round > 0), self.slopes(lw, scratch, round > 0));
+            for kernel in [self.decays(lw, scratch), states, slopes] {
+                stages.push(self.stage(lw, kernel, scratch, round)?);
             }
         }
         let grid: Vec<u32> = self.rows.iter().map(|a| g.len(*a) as u32).chain([cut.groups as u32]).collect();
@@ -294,19 +291,11 @@ impl ScanGrad {
         format!("selective_scan_grad_{}x{}x{}", g.len(self.time), g.len(self.channel), g.len(self.state))
     }
 
-    /// exp(dt·a) of a step, from memory or computed.
+    /// exp(dt·a) of a step.
     pub fn decay(&self, r: &mut Round, args: &[ValueId]) -> KValue {
-        match self.decays {
-            Some(from) => {
-                let (from, at) = self.scratch_at(r, from);
-                r.s.load(&from, &at, None)
-            }
-            None => {
-                let [dt, a] = [0, 1].map(|i| r.s.value(args[i], &r.map, None));
-                let x = r.s.binary(Binary::Mul, dt, a);
-                r.s.unary(Unary::Exp, x)
-            }
-        }
+        let [dt, a] = [0, 1].map(|i| r.s.value(args[i], &r.map, None));
+        let x = r.s.binary(Binary::Mul, dt, a);
+        r.s.unary(Unary::Exp, x)
     }
 
     fn open<'a>(&self, lw: &'a Lowering<'_>) -> Round<'a> {
@@ -325,7 +314,7 @@ impl ScanGrad {
     }
 
     /// A tile in scratch, by time, state and channel, as the kernel addresses it: unit by unit.
-    pub fn scratch_at(&self, r: &mut Round, buffer: BufferId) -> (Storage, Map) {
+    fn scratch_at(&self, r: &mut Round, buffer: BufferId) -> (Storage, Map) {
         let (n, w) = (r.s.k.axis(r.state).len as i64, self.cut.tile as i64);
         let mut at = Index { terms: vec![(r.time, n * w), (r.state, w), (r.tile, 1)], ..Index::default() };
         let mut stride = r.s.k.axis(r.time).len as i64 * n * w;
@@ -339,57 +328,54 @@ impl ScanGrad {
     }
 
     /// exp(dt·a) of every step, without the order in time that the states need.
-    fn decays(&self, lw: &Lowering, to: BufferId) -> Lowered {
+    fn decays(&self, lw: &Lowering, scratch: Scratch) -> Lowered {
         let mut r = self.open(lw);
-        let args = &lw.cx.g.node(self.v).args;
-        let [dt, a] = [0, 1].map(|i| r.s.value(args[i], &r.map, None));
-        let x = r.s.binary(Binary::Mul, dt, a);
-        let decay = r.s.unary(Unary::Exp, x);
-        let (to, map) = self.scratch_at(&mut r, to);
+        let decay = self.decay(&mut r, &lw.cx.g.node(self.v).args);
+        let (to, map) = self.scratch_at(&mut r, scratch.decays);
         r.s.store(&to, &map, decay);
         r.s.finish()
     }
 
-    /// The states, forwards: what each keeps of the one before it, and, over the channels of the tile, the gradient of c.
-    fn states(&self, lw: &Lowering, add: bool) -> Lowered {
-        let mut r = self.open(lw);
-        let zero = r.s.float(0.0);
-        self.walk(lw, &mut r, zero, add);
-        r.s.finish()
+    fn load_scratch(&self, r: &mut Round, from: BufferId) -> KValue {
+        let (from, at) = self.scratch_at(r, from);
+        r.s.load(&from, &at, None)
     }
 
-    /// The same from this state, in a kernel that is open.
-    pub fn walk(&self, lw: &Lowering, r: &mut Round, init: KValue, add: bool) {
+    /// The states, forwards: what each keeps of the one before it, and, over the channels of the tile, the gradient of c.
+    fn states(&self, lw: &Lowering, scratch: Scratch, add: bool) -> Lowered {
+        let mut r = self.open(lw);
+        let zero = r.s.float(0.0);
         let args = &lw.cx.g.node(self.v).args;
-        let decay = self.decay(r, args);
-        let (to, there) = self.scratch_at(r, self.carried);
+        let decay = self.load_scratch(&mut r, scratch.decays);
+        let (to, there) = self.scratch_at(&mut r, scratch.carried);
         let map = r.map.clone();
         let s = &mut r.s;
         let [dt, b, u, dy] = [0, 2, 4, 5].map(|i| s.value(args[i], &map, None));
         let driven = s.binary(Binary::Mul, dt, u);
         let input = s.binary(Binary::Mul, driven, b);
-        let h = s.push(KOp::Scan { axis: r.time, reverse: false }, &[decay, input, init], DType::F32);
+        let h = s.push(KOp::Scan { axis: r.time, reverse: false }, &[decay, input, zero], DType::F32);
         let before = s.push(KOp::Prev(r.time), &[h], DType::F32);
         let carried = s.binary(Binary::Mul, before, decay);
         s.store(&to, &there, carried);
         let d_c = s.push(KOp::Dot(r.tile), &[h, dy], DType::F32);
         self.add_to(s, &self.c_part, &r.parts, d_c, add);
-    }
-
-    fn slopes(&self, lw: &Lowering, add: bool) -> Lowered {
-        let mut r = self.open(lw);
-        let zero = r.s.float(0.0);
-        self.walk_back(lw, &mut r, zero, add, false);
         r.s.finish()
     }
 
-    /// Time backwards, with the gradients that it gives; `more` says that the gradient of a adds to what is there.
-    pub fn walk_back(&self, lw: &Lowering, r: &mut Round, init: KValue, add: bool, more: bool) -> Back {
-        let args = &lw.cx.g.node(self.v).args;
-        let decay = self.decay(r, args);
-        let (kept, there) = self.scratch_at(r, self.carried);
+    /// Time backwards, from nothing.
+    fn slopes(&self, lw: &Lowering, scratch: Scratch, add: bool) -> Lowered {
+        let mut r = self.open(lw);
+        let zero = r.s.float(0.0);
+        let decay = self.load_scratch(&mut r, scratch.decays);
+        let carried = self.load_scratch(&mut r, scratch.carried);
+        self.gradients(&mut r, &lw.cx.g.node(self.v).args, [decay, carried, zero], add);
+        r.s.finish()
+    }
+
+    /// Time backwards, with the gradients that it gives, where these are exp(dt·a), its product with the state before each
+    /// step, and decay · G of the step after the last.
+    pub fn gradients(&self, r: &mut Round, args: &[ValueId], [decay, carried, init]: [KValue; 3], add: bool) {
         let map = r.map.clone();
-        let carried = r.s.load(&kept, &there, None);
         let x = [0, 1, 2, 3, 4, 5].map(|i| r.s.value(args[i], &map, None));
         let back = Back::new(r, x, [decay, carried, init]);
         let (s, [dt, _, _, _, u, _]) = (&mut r.s, x);
@@ -397,12 +383,11 @@ impl ScanGrad {
         s.store(&self.u_at, &map, back.d_u);
         // Over time: the gradient of a.
         let d_a = s.push(KOp::Dot(r.time), &[back.d_exp, dt], DType::F32);
-        self.add_to(s, &self.a_part, &r.parts, d_a, more);
+        s.store(&self.a_part, &r.parts, d_a);
         // Over the channels of the tile: the gradient of b.
         let driven = s.binary(Binary::Mul, dt, u);
         let d_b = s.push(KOp::Dot(r.tile), &[back.slope, driven], DType::F32);
         self.add_to(s, &self.b_part, &r.parts, d_b, add);
-        back
     }
 
     /// A sum, on top of what was added before.
@@ -411,14 +396,14 @@ impl ScanGrad {
     }
 
     /// A kernel as a stage of one round: what varies over channels starts at the round's tile.
-    fn stage(&self, lw: &mut Lowering, mut l: Lowered, round: usize) -> Result<Stage, String> {
+    fn stage(&self, lw: &mut Lowering, mut l: Lowered, scratch: Scratch, round: usize) -> Result<Stage, String> {
         let tile = l.kernel.axes.iter().position(|a| a.name == "tile").map(|i| KAxis(i as u8));
         let tile = tile.ok_or("bug: a round without its tile")?;
         let units: u64 = l.kernel.units.iter().map(|u| l.kernel.axis(u.0).len as u64).product();
-        let each = lw.cx.buffer(self.carried).len;
+        let each = lw.cx.buffer(scratch.carried).len;
         let mut operands: Vec<Access> = l.buffers.iter().map(|b| Access::whole(*b)).collect();
         for (i, o) in operands.iter_mut().enumerate() {
-            if self.decays == Some(o.buffer) || self.carried == o.buffer {
+            if [scratch.decays, scratch.carried].contains(&o.buffer) {
                 o.rebase = each as i64;
                 l.kernel.operands[i].len = units * each;
                 continue;
