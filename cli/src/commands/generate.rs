@@ -4,7 +4,7 @@ use crate::commands::compile::write_whole;
 use crate::device::Where;
 use crate::output::{note, say, seconds, write};
 use crate::run_folder::{Trained, load};
-use crate::tokenizer::{Text, Tokenizer};
+use crate::tokenizer::{Seen, Text, Tokenizer};
 use crate::trace;
 use crate::training::{parse_gate, settings};
 use anyhow::{Context, Result, bail, ensure};
@@ -235,7 +235,8 @@ fn go_on(
     how: &How,
     each: &mut dyn FnMut(&str),
 ) -> Result<Answer> {
-    let (mut out, mut text, mut told) = (Text::new(&how.stop_texts, &how.stops), String::new(), vec![]);
+    let seen = Seen { stops: &how.stop_texts, ends: &how.stops, ..Seen::default() };
+    let (mut out, mut text, mut told) = (Text::new(&seen), String::new(), vec![]);
     let mut failed = None;
     let mut add = |s: &str| {
         if !s.is_empty() {

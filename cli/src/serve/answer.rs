@@ -2,7 +2,7 @@
 use super::app::{App, Loaded, now};
 use super::batch::Batch;
 use super::call::{Call, Form};
-use super::choice::Choice;
+use super::choice::{Choice, best};
 use super::errors::{Fault, json_response};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -48,7 +48,7 @@ impl Answer {
     /// Waits for all of it. If the client goes meanwhile this is dropped, and with it what is still running.
     async fn whole(mut self, mut batch: Batch) -> Result<Response, Fault> {
         while let Some((i, part)) = batch.next().await? {
-            self.choices[i].take(part);
+            self.choices[i].take(part)?;
         }
         self.report();
         if let Some(fault) = self.choices.iter().find_map(|c| c.finish.as_ref().and_then(Fault::of_end)) {
@@ -56,7 +56,10 @@ impl Answer {
         }
         let usage = self.usage();
         let mut out = self.head("text_completion", "chat.completion");
-        out["choices"] = self.choices.into_iter().map(Choice::whole).collect();
+        if self.call.prompt_logprobs.is_some() && self.call.form == Form::Chat {
+            out["prompt_logprobs"] = self.choices.first_mut().map_or(Value::Null, Choice::prompt);
+        }
+        out["choices"] = best(self.choices, &self.call).into_iter().map(Choice::whole).collect();
         out["usage"] = usage;
         Ok(json_response(StatusCode::OK, &out))
     }
@@ -82,10 +85,13 @@ impl Answer {
             };
             let event = match part {
                 Err(_) => Some(Bytes::from_static(b": waiting\n\n")),
-                Ok(Ok(Some((i, part)))) => {
-                    self.choices[i].take(part);
-                    self.event(i)
-                }
+                Ok(Ok(Some((i, part)))) => match self.choices[i].take(part) {
+                    Ok(()) => self.event(i),
+                    Err(fault) => {
+                        let _ = to.send(data(&fault.json())).await;
+                        break;
+                    }
+                },
                 Ok(Ok(None)) => break,
                 Ok(Err(fault)) => {
                     let _ = to.send(data(&fault.json())).await;
@@ -132,7 +138,7 @@ impl Answer {
     fn usage(&self) -> Value {
         let prompt: usize = self.call.prompts.iter().map(|p| p.tokens.len()).sum();
         let completion: usize = self.choices.iter().map(|c| c.tokens).sum();
-        let cached: usize = self.choices.iter().step_by(self.call.n).map(|c| c.cached).sum();
+        let cached: usize = self.choices.iter().step_by(self.call.best_of).map(|c| c.cached).sum();
         json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": cached}})
     }

@@ -38,7 +38,10 @@ impl Batch {
         batch.submit()?;
         match batch.running.is_empty() {
             false => Ok(batch),
-            true => Err(Refused::Full { waiting: batch.loaded.engine.stats().waiting }.into()),
+            true => {
+                let stats = batch.loaded.engine.stats();
+                Err(Refused::Full { waiting: stats.waiting, seconds: stats.wait(stats.waiting) }.into())
+            }
         }
     }
 
@@ -46,7 +49,7 @@ impl Batch {
     fn submit(&mut self) -> Result<(), Fault> {
         while let Some(choice) = self.waiting.clone().next() {
             let request = self.call.sequence(choice);
-            let text = Text::new(&self.call.stops, &request.stop_tokens);
+            let text = Text::new(&self.call.seen(&request));
             let key = self.keys;
             self.keys += 1;
             let (to, loaded, metrics) = (self.to.clone(), self.loaded.clone(), self.app.metrics.clone());

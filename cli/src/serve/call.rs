@@ -2,6 +2,7 @@
 use super::app::Loaded;
 use super::errors::Fault;
 use super::fields::{Fields, tokens, wrong};
+use crate::tokenizer::Seen;
 use axum::http::StatusCode;
 use lolm_runtime::generate::Sampling;
 use lolm_runtime::serve::{Penalties, Request};
@@ -39,8 +40,9 @@ pub struct Call {
     pub form: Form,
     pub model: String,
     pub prompts: Vec<Prompt>,
-    /// Choices of each prompt.
+    /// Choices of each prompt, and how many are made, of which these are the best.
     pub n: usize,
+    pub best_of: usize,
     /// The prompt belongs to the answer.
     pub echo: bool,
     pub stream: bool,
@@ -48,21 +50,42 @@ pub struct Call {
     pub usage: bool,
     /// What each sequence asks of the engine; its prompt comes from `prompts`, and its seed counts the choices.
     pub request: Request,
+    /// The most probable tokens that are told of the prompt, with log-probabilities by number.
+    pub prompt_logprobs: Option<usize>,
     /// Texts that end an answer.
     pub stops: Vec<String>,
+    /// What ended an answer, and tokens that steer the model, belong to its text.
+    pub with_end: bool,
+    pub with_special: bool,
 }
 
 impl Call {
-    /// The sequence of a choice: prompt by prompt, `n` of each.
+    /// The sequence of a choice: prompt by prompt, `best_of` of each.
     pub fn sequence(&self, choice: usize) -> Request {
         let mut request = self.request.clone();
-        request.prompt = self.prompts[choice / self.n].tokens.clone();
-        request.sampling.seed = request.sampling.seed.wrapping_add((choice % self.n) as u64);
+        request.prompt = self.prompts[choice / self.best_of].tokens.clone();
+        request.sampling.seed = request.sampling.seed.wrapping_add((choice % self.best_of) as u64);
+        if self.best_of > self.n {
+            request.logprobs.get_or_insert(0);
+        }
+        let echoed = request.logprobs.filter(|_| self.echo);
+        request.prompt_logprobs = echoed.max(self.prompt_logprobs);
         request
     }
 
     pub fn sequences(&self) -> usize {
-        self.prompts.len() * self.n
+        self.prompts.len() * self.best_of
+    }
+
+    /// What is seen of the text of such a sequence.
+    pub fn seen<'a>(&'a self, request: &'a Request) -> Seen<'a> {
+        Seen {
+            stops: &self.stops,
+            ends: &request.stop_tokens,
+            with_end: self.with_end,
+            with_special: self.with_special,
+            least: request.min_tokens,
+        }
     }
 
     /// A request of this form.
@@ -74,22 +97,45 @@ impl Call {
             Form::Chat => vec![super::messages::prompt(&mut f, loaded)?],
         };
         let n = f.count("n", 1..=MOST_CHOICES)?.unwrap_or(1);
-        if prompts.len() * n > MOST_SEQUENCES {
-            let all = format!("{} prompts of {n} choices each are more than {MOST_SEQUENCES}", prompts.len());
+        let best_of = f.count("best_of", n..=MOST_CHOICES)?.unwrap_or(n);
+        if prompts.len() * best_of > MOST_SEQUENCES {
+            let all = format!("{} prompts of {best_of} choices each are more than {MOST_SEQUENCES}", prompts.len());
             return Err(Fault::field("prompt", all));
         }
-        f.only("best_of", &[json!(n)])?;
         let stream = f.flag("stream")?.unwrap_or(false);
+        if stream && best_of > n {
+            return Err(Fault::field("best_of", "`best_of` is known at the end only: it needs `stream` to be false"));
+        }
         let usage = usage(&mut f, stream)?;
         let echo = form == Form::Completion && f.flag("echo")?.unwrap_or(false);
         let mut request = request(&mut f, loaded)?;
         request.logprobs = logprobs(&mut f, form)?;
-        request.prompt_logprobs = request.logprobs.filter(|_| echo);
+        let prompt_logprobs = f.count("prompt_logprobs", 0..=MOST_LOGPROBS)?;
+        if stream && prompt_logprobs.is_some() {
+            return Err(Fault::field("prompt_logprobs", "`prompt_logprobs` needs `stream` to be false"));
+        }
         request.max_tokens = max_tokens(&mut f, form, &prompts, loaded)?;
+        request.min_tokens = f.count("min_tokens", 0..=request.max_tokens)?.unwrap_or(0);
         let stops = stops(&mut f)?;
+        let with_end = f.flag("include_stop_str_in_output")?.unwrap_or(false);
+        let with_special = !f.flag("skip_special_tokens")?.unwrap_or(true);
         harmless(&mut f, form)?;
         f.end()?;
-        Ok(Call { form, model, prompts, n, echo, stream, usage, request, stops })
+        Ok(Call {
+            form,
+            model,
+            prompts,
+            n,
+            best_of,
+            echo,
+            stream,
+            usage,
+            request,
+            prompt_logprobs,
+            stops,
+            with_end,
+            with_special,
+        })
     }
 }
 
@@ -175,6 +221,7 @@ fn request(f: &mut Fields, loaded: &Loaded) -> Result<Request, Fault> {
         penalties,
         logit_bias: logit_bias(f)?,
         stop_tokens,
+        min_tokens: 0,
         logprobs: None,
         prompt_logprobs: None,
         trace,
@@ -247,14 +294,10 @@ fn harmless(f: &mut Fields, form: Form) -> Result<(), Fault> {
     f.only("store", &[json!(false)])?;
     f.only("service_tier", &[json!("auto"), json!("default")])?;
     f.only("response_format", &[json!({"type": "text"})])?;
-    f.only("min_tokens", &[json!(0)])?;
     f.only("use_beam_search", &[json!(false)])?;
     f.only("length_penalty", &[json!(1), json!(1.0)])?;
-    f.only("skip_special_tokens", &[json!(true)])?;
     f.only("spaces_between_special_tokens", &[json!(true)])?;
-    f.only("include_stop_str_in_output", &[json!(false)])?;
     f.only("truncate_prompt_tokens", &[])?;
-    f.only("prompt_logprobs", &[])?;
     match form {
         Form::Completion => f.only("suffix", &[json!("")]),
         Form::Chat => {

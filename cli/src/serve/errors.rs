@@ -5,9 +5,6 @@ use axum::response::{IntoResponse, Response};
 use lolm_runtime::serve::{Finish, Refused};
 use serde_json::{Value, json};
 
-/// Seconds after which it is worth to ask a busy server again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-
 /// An answer that is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fault {
@@ -18,16 +15,19 @@ pub struct Fault {
     pub param: Option<String>,
     /// A word for programs.
     pub code: Option<&'static str>,
+    /// Seconds after which it is worth to ask a busy server again.
+    pub retry_after: u64,
 }
 
 impl Fault {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Fault {
-        Fault { status, message: message.into(), param: None, code: Some(code) }
+        Fault { code: Some(code), status, ..Fault::invalid(message) }
     }
 
     /// A request that cannot be meant.
     pub fn invalid(message: impl Into<String>) -> Fault {
-        Fault { status: StatusCode::BAD_REQUEST, message: message.into(), param: None, code: None }
+        let (status, message) = (StatusCode::BAD_REQUEST, message.into());
+        Fault { status, message, param: None, code: None, retry_after: 1 }
     }
 
     /// A field of a request that is wrong.
@@ -90,7 +90,10 @@ impl From<Refused> for Fault {
             Refused::Sampling(e) => Fault::field(e.name, message),
             Refused::Bias { .. } => Fault::field("logit_bias", message),
             Refused::NoGate => Fault::field("lolm.gate", message),
-            Refused::Full { .. } => Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message),
+            Refused::Full { seconds, .. } => {
+                let fault = Fault::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message);
+                Fault { retry_after: seconds, ..fault }
+            }
             Refused::Draining => Fault::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message),
             Refused::Stopped(_) => Fault::new(StatusCode::SERVICE_UNAVAILABLE, "stopped", message),
         }
@@ -102,7 +105,7 @@ impl IntoResponse for Fault {
         let mut response = json_response(self.status, &self.json());
         let headers = response.headers_mut();
         if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -133,12 +136,13 @@ mod tests {
     fn refusals_have_the_status_that_clients_act_on() {
         let fault = |r: Refused| {
             let response = Fault::from(r).into_response();
-            (response.status().as_u16(), response.headers().contains_key(header::RETRY_AFTER))
+            let after = response.headers().get(header::RETRY_AFTER).map(|v| v.to_str().unwrap().to_string());
+            (response.status().as_u16(), after)
         };
-        assert_eq!(fault(Refused::Full { waiting: 3 }), (429, true));
-        assert_eq!(fault(Refused::Draining), (503, true));
-        assert_eq!(fault(Refused::EmptyPrompt), (400, false));
-        assert_eq!(fault(Refused::TooLong { prompt: 9, more: 1, limit: 4 }), (400, false));
+        assert_eq!(fault(Refused::Full { waiting: 3, seconds: 7 }), (429, Some("7".into())));
+        assert_eq!(fault(Refused::Draining), (503, Some("1".into())));
+        assert_eq!(fault(Refused::EmptyPrompt), (400, None));
+        assert_eq!(fault(Refused::TooLong { prompt: 9, more: 1, limit: 4 }), (400, None));
         let e = Fault::from(Refused::NoGate);
         assert_eq!(e.json()["error"]["param"], "lolm.gate");
         assert_eq!(e.json()["error"]["type"], "invalid_request_error");

@@ -1,6 +1,7 @@
 //! Log-probabilities of tokens, as OpenAI writes them in its two forms.
 use crate::tokenizer::Tokenizer;
 use crate::trace::{LEAST, logprob};
+use anyhow::Result;
 use lolm_runtime::serve::Token;
 use serde_json::{Map, Value, json};
 
@@ -22,26 +23,44 @@ struct Spelling {
 }
 
 impl Entry {
-    pub fn of(tokenizer: &Tokenizer, token: &Token, offset: usize) -> Entry {
-        Entry {
-            text: spelling(tokenizer, token.id),
+    /// With up to `top` of the most probable tokens.
+    pub fn of(tokenizer: &Tokenizer, token: &Token, top: usize, offset: usize) -> Result<Entry> {
+        let spelt = |(id, x): &(u32, f32)| Ok((spelling(tokenizer, *id)?, *x));
+        Ok(Entry {
+            text: spelling(tokenizer, token.id)?,
             logprob: token.logprob,
-            top: token.top.iter().map(|(id, x)| (spelling(tokenizer, *id), *x)).collect(),
+            top: token.top.iter().take(top).map(spelt).collect::<Result<_>>()?,
             offset,
-        }
+        })
     }
 }
 
 /// Tokens that are no whole characters are told by their bytes, so that no two of them look the same.
-fn spelling(tokenizer: &Tokenizer, id: u32) -> Spelling {
-    let bytes = tokenizer.bytes(id).unwrap_or_default().to_vec();
+fn spelling(tokenizer: &Tokenizer, id: u32) -> Result<Spelling> {
+    let bytes = tokenizer.bytes(id)?.to_vec();
     let text = match (std::str::from_utf8(&bytes), bytes.is_empty()) {
         (Ok(text), false) => text.to_string(),
         // Nothing is written for it within a text: it steers, or it only fills the vocabulary.
         (_, true) => tokenizer.name(id).unwrap_or_else(|| format!("token_id:{id}")),
         (Err(_), _) => bytes.iter().fold("bytes:".to_string(), |out, b| out + &format!("\\x{b:02x}")),
     };
-    Spelling { text, bytes }
+    Ok(Spelling { text, bytes })
+}
+
+/// vLLM's form of a prompt's tokens: each an object of its number, and those of the most probable ones, to what is known of
+/// them. The first token has none.
+pub fn prompt(tokenizer: &Tokenizer, tokens: &[Token], top: usize) -> Result<Value> {
+    let one = |token: &Token| {
+        let Some(own) = token.logprob else { return Ok(Value::Null) };
+        let ranked = token.top.iter().take(top).zip(1..).map(|((id, x), rank)| (*id, *x, Some(rank)));
+        let mut out = Map::new();
+        for (id, x, rank) in [(token.id, own, token.rank)].into_iter().chain(ranked) {
+            let known = json!({"logprob": logprob(x), "rank": rank, "decoded_token": spelling(tokenizer, id)?.text});
+            out.entry(id.to_string()).or_insert(known);
+        }
+        Ok(Value::Object(out))
+    };
+    tokens.iter().map(one).collect::<Result<Vec<Value>>>().map(Value::from)
 }
 
 /// The form of completions: lists by token, and the most probable ones as an object, which also holds the token itself.
@@ -83,7 +102,7 @@ mod tests {
     use super::*;
 
     fn token(id: u32, logprob: Option<f32>, top: &[(u32, f32)]) -> Token {
-        Token { id, logprob, top: top.to_vec(), trace: None }
+        Token { id, logprob, rank: logprob.map(|_| 3), top: top.to_vec(), trace: None }
     }
 
     #[test]
@@ -91,13 +110,15 @@ mod tests {
         let t = Tokenizer::bytewise();
         let entries = || {
             vec![
-                Entry::of(&t, &token(b'a'.into(), None, &[]), 0),
+                Entry::of(&t, &token(b'a'.into(), None, &[]), 2, 0).unwrap(),
                 Entry::of(
                     &t,
                     &token(b'b'.into(), Some(-0.1), &[(b'b'.into(), -0.1), (b'c'.into(), f32::NEG_INFINITY)]),
+                    2,
                     1,
-                ),
-                Entry::of(&t, &token(0xe6, Some(-2.5), &[(b'x'.into(), -0.3)]), 2),
+                )
+                .unwrap(),
+                Entry::of(&t, &token(0xe6, Some(-2.5), &[(b'x'.into(), -0.3), (b'y'.into(), -9.0)]), 1, 2).unwrap(),
             ]
         };
         let c = completion(entries());
@@ -110,5 +131,18 @@ mod tests {
         let c = chat(entries());
         assert_eq!(c["content"][2]["bytes"], json!([0xe6]));
         assert_eq!(c["content"][1]["top_logprobs"][1]["token"], "c");
+        assert!(Entry::of(&t, &token(256, None, &[]), 0, 0).is_err());
+    }
+
+    #[test]
+    fn a_prompt_is_told_by_numbers() {
+        let t = Tokenizer::bytewise();
+        let tokens = [
+            token(b'a'.into(), None, &[]),
+            token(b'b'.into(), Some(-2.5), &[(b'x'.into(), -0.25), (b'y'.into(), -1.0)]),
+        ];
+        let own = json!({"logprob": -2.5, "rank": 3, "decoded_token": "b"});
+        let x = json!({"logprob": -0.25, "rank": 1, "decoded_token": "x"});
+        assert_eq!(prompt(&t, &tokens, 1).unwrap(), json!([null, {"98": own, "120": x}]));
     }
 }

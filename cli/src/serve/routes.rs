@@ -189,7 +189,8 @@ async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response,
 
 async fn generate(app: Arc<App>, request: Request, form: Form) -> Result<Response, Fault> {
     let loaded = app.loaded()?.clone();
-    let id = request.extensions().get::<Id>().map(|id| id.0.clone()).unwrap_or_default();
+    let id = request.extensions().get::<Id>().map(|id| id.0.clone());
+    let id = id.ok_or_else(|| Fault::internal("bug: a request without a name"))?;
     let body = body::read(request, &app.limits).await?;
     let call = aside(loaded.clone(), move |loaded| Call::read(form, &body, loaded)).await?;
     answer(app, loaded, call, &id).await

@@ -25,7 +25,7 @@ pub use file::read as read_file;
 pub use gguf::{TokenizerFiles, from_gguf};
 pub use special::{Named, Special, object};
 pub use stop::Stop;
-pub use text::Text;
+pub use text::{Seen, Text};
 pub use train::{Training, train};
 
 use affix::Affix;

@@ -3,14 +3,17 @@
 /// Holds back what may be the beginning of a stop text, and cuts where one is whole.
 pub struct Stop {
     texts: Vec<String>,
+    /// What was found belongs to what is before it.
+    kept: bool,
     held: String,
     found: bool,
 }
 
 impl Stop {
-    /// Empty texts would stop everything and are left out.
-    pub fn new(texts: &[String]) -> Stop {
-        Stop { texts: texts.iter().filter(|t| !t.is_empty()).cloned().collect(), held: String::new(), found: false }
+    /// Empty texts would stop everything and are left out. The one that is found is given on as well if it is `kept`.
+    pub fn new(texts: &[String], kept: bool) -> Stop {
+        let texts = texts.iter().filter(|t| !t.is_empty()).cloned().collect();
+        Stop { texts, kept, held: String::new(), found: false }
     }
 
     /// True if a stop text came; what follows it is dropped.
@@ -24,9 +27,10 @@ impl Stop {
             return String::new();
         }
         self.held += text;
-        if let Some(at) = self.texts.iter().filter_map(|t| self.held.find(t.as_str())).min() {
+        let place = |t: &String| self.held.find(t.as_str()).map(|at| (at, at + t.len()));
+        if let Some((at, end)) = self.texts.iter().filter_map(place).min() {
             self.found = true;
-            self.held.truncate(at);
+            self.held.truncate(if self.kept { end } else { at });
             return std::mem::take(&mut self.held);
         }
         let keep = self.texts.iter().map(|t| overlap(&self.held, t)).max().unwrap_or(0);
@@ -52,7 +56,7 @@ mod tests {
 
     fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
         let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
-        let mut s = Stop::new(&stops);
+        let mut s = Stop::new(&stops, false);
         let mut out: Vec<String> = pieces.iter().map(|p| s.push(p)).collect();
         out.push(s.finish());
         (out, s.found())
@@ -72,5 +76,11 @@ mod tests {
         assert_eq!(run(&[], &["a", "b"]).0.concat(), "ab");
         // A stop text that begins again within itself.
         assert_eq!(run(&["aab"], &["a", "a", "a", "b", "c"]).0.concat(), "a");
+    }
+
+    #[test]
+    fn a_stop_text_may_belong_to_the_text() {
+        let mut s = Stop::new(&["END".into(), "ENDS".into()], true);
+        assert_eq!(["a E", "ND", "S b"].map(|p| s.push(p)), ["a ", "END", ""]);
     }
 }

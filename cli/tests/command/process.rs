@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A tiny model that was trained for two steps.
@@ -18,6 +19,8 @@ pub fn run(name: &str) -> Folder {
 /// A server, which does not outlive the test.
 pub struct Process {
     child: Child,
+    /// Reads its log as it comes, so that it never waits for room to write.
+    log: Option<JoinHandle<String>>,
     pub address: String,
 }
 
@@ -33,15 +36,22 @@ impl Process {
         let mut command = Command::new(program);
         command.args(args).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = Some(std::thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).unwrap();
+            log
+        }));
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://");
-        let address = address.unwrap_or_else(|| panic!("{line}{}", said(&mut child))).to_string();
-        let mut p = Process { child, address };
+        let address = line.trim().strip_prefix("listening on http://").unwrap_or_default().to_string();
+        let mut p = Process { child, log, address };
         let began = Instant::now();
         while !p.ask("GET /ready HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 200") {
-            let ended = p.child.try_wait().unwrap();
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "not ready: {}", said(&mut p.child));
+            if p.child.try_wait().unwrap().is_some() || began.elapsed() > Duration::from_secs(60) {
+                let _ = p.child.kill();
+                panic!("it does not serve: {line}{}", p.ended().1);
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
         p
@@ -59,9 +69,8 @@ impl Process {
 
     /// How it ended, and its log.
     pub fn ended(mut self) -> (ExitStatus, String) {
-        // Its pipe is read to the end first, so that it never waits for room in it.
-        let log = said(&mut self.child);
-        (self.child.wait().unwrap(), log)
+        let status = self.child.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
     }
 }
 
@@ -71,14 +80,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn said(child: &mut Child) -> String {
-    let mut log = String::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut log).unwrap();
-    }
-    log
 }
 
 /// All that comes for a request on a connection of its own; none if there is no connection, or nothing comes.

@@ -224,3 +224,73 @@ fn a_known_prompt_is_not_read_again() {
     apart["lolm"] = json!({"cache": false});
     assert_eq!(s.complete(apart).ok()["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
 }
+
+#[test]
+fn answers_end_no_sooner_than_asked_and_with_what_ended_them() {
+    let s = Server::new();
+    let all = text(&s.complete(greedy("hello", json!({"ignore_eos": true, "stop_token_ids": []}))).ok());
+    let stop: String = all.chars().skip(2).take(2).collect();
+    let with = |more: Value| {
+        let answer = s.complete(greedy("hello", more)).ok();
+        (text(&answer), answer["choices"][0]["finish_reason"].clone())
+    };
+    let before = all.split(&stop).next().unwrap();
+    assert_eq!(with(json!({"stop": stop})), (before.into(), json!("stop")));
+    let ended = with(json!({"stop": stop, "include_stop_str_in_output": true}));
+    assert_eq!(ended, (format!("{before}{stop}"), json!("stop")));
+    let ids = |more: Value| -> Vec<u64> {
+        let mut body = greedy("hello", more);
+        body["lolm"] = json!({"trace": true});
+        let answer = s.complete(body).ok();
+        answer["choices"][0]["lolm"]["tokens"].as_array().unwrap().iter().filter_map(|t| t["id"].as_u64()).collect()
+    };
+    let first = ids(json!({}))[0];
+    assert_eq!(with(json!({"stop_token_ids": [first]})), ("".into(), json!("stop")));
+    let (shown, end) = with(json!({"stop_token_ids": [first], "include_stop_str_in_output": true}));
+    assert_eq!((shown.chars().count(), end), (1, json!("stop")));
+    let late = ids(json!({"stop_token_ids": [first], "min_tokens": 5}));
+    assert!(late.len() >= 5 && !late[..5].contains(&first), "{late:?}");
+    assert_eq!(with(json!({"stop": stop, "min_tokens": 12})), (all, json!("length")));
+}
+
+#[test]
+fn the_best_of_several_are_given() {
+    let s = Server::start(How { template: Some(TEMPLATE), ..How::default() });
+    let ask = |more: Value| s.complete(greedy("hello", more)).ok();
+    let drawn = json!({"temperature": 1.5, "seed": 3, "logprobs": 0, "n": 6});
+    let mut all: Vec<(f64, String)> = ask(drawn)["choices"].as_array().unwrap().iter().map(mean).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let answer = ask(json!({"temperature": 1.5, "seed": 3, "n": 2, "best_of": 6}));
+    let texts: Vec<&str> = answer["choices"].as_array().unwrap().iter().map(|c| c["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, [&all[0].1, &all[1].1]);
+    assert_eq!((&answer["choices"][1]["index"], &answer["choices"][1]["logprobs"]), (&json!(1), &Value::Null));
+    assert_eq!(answer["usage"]["completion_tokens"], 72);
+}
+
+/// The mean of the tokens' log-probabilities of a choice, and its text.
+fn mean(choice: &Value) -> (f64, String) {
+    let all: Vec<f64> =
+        choice["logprobs"]["token_logprobs"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    (all.iter().sum::<f64>() / all.len() as f64, choice["text"].as_str().unwrap().into())
+}
+
+#[test]
+fn prompts_are_told_by_numbers() {
+    let s = Server::start(How { template: Some(TEMPLATE), ..How::default() });
+    let echoed = s.complete(greedy("hey", json!({"echo": true, "logprobs": 0, "prompt_logprobs": 2}))).ok();
+    let choice = &echoed["choices"][0];
+    let (told, echo) = (choice["prompt_logprobs"].as_array().unwrap(), &choice["logprobs"]["token_logprobs"]);
+    assert_eq!((told.len(), &told[0]), (3, &Value::Null));
+    for (i, byte) in [(1, b'e'), (2, b'y')] {
+        let own = &told[i][byte.to_string()];
+        assert_eq!((&own["logprob"], &own["decoded_token"]), (&echo[i], &json!((byte as char).to_string())));
+        let ranks: Vec<u64> = told[i].as_object().unwrap().values().map(|t| t["rank"].as_u64().unwrap()).collect();
+        assert!((2..=3).contains(&ranks.len()) && ranks.contains(&1) && ranks.contains(&2), "{told:?}");
+    }
+    // What is echoed has no more of the most probable tokens than was asked for.
+    assert_eq!(choice["logprobs"]["top_logprobs"][1].as_object().unwrap().len(), 1);
+    let chat =
+        s.chat(json!({"messages": [{"role": "user", "content": "hey"}], "prompt_logprobs": 0, "max_tokens": 2})).ok();
+    let n = chat["usage"]["prompt_tokens"].as_u64().unwrap() as usize;
+    assert_eq!(chat["prompt_logprobs"].as_array().unwrap().len(), n);
+}

@@ -17,6 +17,8 @@ pub struct Request {
     pub logit_bias: Vec<(u32, f32)>,
     /// Tokens that end the sequence. The last event of a token is of this one.
     pub stop_tokens: Vec<u32>,
+    /// So many tokens come before one of those may.
+    pub min_tokens: usize,
     /// With each token its log-probability, and those of so many of the most probable ones.
     pub logprobs: Option<usize>,
     /// The same for the tokens of the prompt, of which the first has none. Reads the prompt in full.
@@ -41,6 +43,7 @@ impl Default for Request {
             penalties: Penalties::default(),
             logit_bias: vec![],
             stop_tokens: vec![],
+            min_tokens: 0,
             logprobs: None,
             prompt_logprobs: None,
             trace: false,
@@ -133,6 +136,8 @@ pub struct Token {
     pub id: u32,
     /// Its log-probability as the model gives it, before temperature, bias and penalties.
     pub logprob: Option<f32>,
+    /// One more than there are tokens of a greater probability, where log-probabilities were asked for.
+    pub rank: Option<u32>,
     /// The most probable tokens, in descending order, equal ones by token. A token that is the first of them has exactly
     /// the first log-probability.
     pub top: Vec<(u32, f32)>,
@@ -170,8 +175,12 @@ pub enum Refused {
     Bias { token: u32, vocab: usize },
     #[error("the model has no gate that could be forced")]
     NoGate,
-    #[error("{waiting} requests are waiting already: try again later")]
-    Full { waiting: usize },
+    #[error("{waiting} requests are waiting already: try again in {seconds} s")]
+    Full {
+        waiting: usize,
+        /// About how long they will wait, as those before them went.
+        seconds: u64,
+    },
     #[error("the server is shutting down and takes no more requests")]
     Draining,
     #[error("the engine has stopped: {0}")]

@@ -139,6 +139,7 @@ impl<B: Backend> Scheduler<B> {
         if let Some(first) = s.first_at {
             stats.prefill.add(seconds(s.started, first));
             stats.decode.add(seconds(first, now));
+            stats.served(seconds(s.started, now));
         }
     }
 

@@ -52,7 +52,9 @@ impl Chooser {
         let logprob = |x: f32| (x as f64 - total) as f32;
         most_probable(logits, n, &mut self.top);
         let top = self.top.iter().map(|(t, x)| (*t, logprob(*x))).collect();
-        Token { id, logprob: Some(logprob(logits[id as usize])), top, trace }
+        let own = logits[id as usize];
+        let rank = Some(1 + logits.iter().filter(|x| **x > own).count() as u32);
+        Token { id, logprob: Some(logprob(own)), rank, top, trace }
     }
 }
 
@@ -168,7 +170,9 @@ impl Sequence {
 
     fn choose(&self, logits: &[f32], chooser: &mut Chooser) -> u32 {
         let (r, index) = (self.request(), self.generated() as u64);
-        if r.logit_bias.is_empty() && self.seen.is_empty() {
+        // Tokens that must not come yet.
+        let early = if self.generated() < r.min_tokens { &r.stop_tokens[..] } else { &[] };
+        if r.logit_bias.is_empty() && self.seen.is_empty() && early.is_empty() {
             return chooser.sampler.choose(&r.sampling, logits, index);
         }
         let changed = &mut chooser.changed;
@@ -181,6 +185,10 @@ impl Sequence {
             if *times > 0 {
                 *x -= r.penalties.frequency * *times as f32 + r.penalties.presence;
             }
+        }
+        // A token that the vocabulary does not have comes neither early nor late.
+        for t in early {
+            changed.get_mut(*t as usize).into_iter().for_each(|x| *x = f32::NEG_INFINITY);
         }
         chooser.sampler.choose(&r.sampling, changed, index)
     }

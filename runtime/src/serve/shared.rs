@@ -89,8 +89,9 @@ impl Shared {
         if s.queue.len() >= s.max_queued.saturating_add(s.free) {
             let waiting = s.queue.len();
             drop(s);
-            self.stats().full += 1;
-            return Err(Refused::Full { waiting });
+            let mut stats = self.stats();
+            stats.full += 1;
+            return Err(Refused::Full { waiting, seconds: stats.wait(waiting) });
         }
         s.queue.push_back(job);
         s.open += 1;

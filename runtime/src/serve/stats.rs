@@ -43,6 +43,8 @@ pub struct Stats {
     pub answer_lengths: Histogram,
     /// Tokens that went in with each step.
     pub step_tokens: Histogram,
+    /// Seconds that a request has a slot, of those that ended lately the most.
+    pub service: f64,
 }
 
 /// Requests that ended, by reason.
@@ -87,6 +89,11 @@ const SECONDS: &[f64] = &[
 const LENGTHS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5];
 const STEP_TOKENS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
+/// What the last request counts of how long they take.
+const LATELY: f64 = 1.0 / 16.0;
+/// Seconds after which it is worth to ask again, whatever the queue is like.
+const LONGEST_WAIT: u64 = 60;
+
 impl Histogram {
     fn new(bounds: &'static [f64]) -> Histogram {
         Histogram { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
@@ -130,7 +137,20 @@ impl Stats {
             prompt_lengths: lengths(),
             answer_lengths: lengths(),
             step_tokens: Histogram::new(STEP_TOKENS),
+            service: 0.0,
         }
+    }
+
+    /// Notes how long a request had a slot.
+    pub(super) fn served(&mut self, seconds: f64) {
+        let part = if self.service == 0.0 { 1.0 } else { LATELY };
+        self.service += part * (seconds - self.service);
+    }
+
+    /// Whole seconds, at least one, after which so many that wait have a slot if all goes on as lately.
+    pub fn wait(&self, waiting: usize) -> u64 {
+        let seconds = waiting as f64 * self.service / self.slots.max(1) as f64;
+        (seconds.ceil() as u64).clamp(1, LONGEST_WAIT)
     }
 
     /// The part of the slots' tokens that are in use, from 0 to 1.
@@ -154,5 +174,15 @@ mod tests {
         let mut h = Histogram::new(&[1.0, 2.0]);
         [0.5, 1.0, 1.5, 2.0, 9.0].into_iter().for_each(|x| h.add(x));
         assert_eq!((h.counts.as_slice(), h.count(), h.sum), ([2, 2, 1].as_slice(), 5, 14.0));
+    }
+
+    #[test]
+    fn a_wait_follows_from_the_queue_and_how_long_requests_take() {
+        let mut s = Stats::new(4, 64, 0, 0);
+        assert_eq!(s.wait(100), 1);
+        s.served(2.0);
+        assert_eq!([0, 1, 8, 9, 1000].map(|n| s.wait(n)), [1, 1, 4, 5, 60]);
+        s.served(10.0);
+        assert_eq!(s.service, 2.5);
     }
 }

@@ -52,6 +52,10 @@ fn stop_tokens_end_an_answer_and_are_its_last_token() {
     let a = whole(&engine, r.clone());
     assert_eq!((a.ids(), a.end), (by_hand(&r), Some(Finish::Stop)));
     assert!(a.tokens.len() <= 8);
+    // Until enough have come, others do in their place; a token beyond the vocabulary never comes.
+    let early = whole(&engine, Request { min_tokens: 12, stop_tokens: vec![all[7], 49, 1 << 20], ..r });
+    let ids = early.ids();
+    assert!(ids.len() > 12 && ids[..12].iter().all(|t| *t != all[7] && *t != 49), "{ids:?}");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn too_many_are_refused_and_the_others_are_served_in_turn() {
                 served.push((ticket, from));
                 last = Instant::now();
             }
-            Err(Refused::Full { waiting }) => {
+            Err(Refused::Full { waiting, .. }) => {
                 assert!((8..=12).contains(&waiting) && last.elapsed() < LONG);
                 full += 1;
                 std::thread::sleep(Duration::from_micros(50));

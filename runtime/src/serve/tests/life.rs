@@ -58,7 +58,7 @@ fn the_queue_is_bounded_and_first_come_is_first_served() {
         std::thread::yield_now();
     }
     let _tickets: Vec<_> = (1..4).map(|i| ask_as(i, 2).unwrap()).collect();
-    assert_eq!(ask_as(9, 2).unwrap_err(), Refused::Full { waiting: 3 });
+    assert_eq!(ask_as(9, 2).unwrap_err(), Refused::Full { waiting: 3, seconds: 1 });
     drop(first);
     assert!(engine.wait_idle(LONG));
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
