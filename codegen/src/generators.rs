@@ -22,6 +22,7 @@ type Generate = fn(&Kernel, &str) -> Result<Option<(String, ptx::Code)>, Fail>;
 const GENERATORS: &[(&str, Generate)] = &[
     ("attention", ptx::attention),
     ("attention_grad", ptx::attention_grad),
+    ("scan", ptx::scan),
     ("scan_grad", ptx::scan_grad),
     ("contract", ptx::contract),
     ("stream", stream),

@@ -13,11 +13,11 @@ mod flow;
 mod inst;
 mod memory;
 mod print;
-mod scan_grad;
+mod scan;
 mod simt;
 
 pub use assembler::{AssembleError, Assembled, Assembler, Usage};
 pub use attention::{attention, attention_grad};
 pub use compile::{Code, Sm, compile, preamble};
 pub use contract::contract;
-pub use scan_grad::scan_grad;
+pub use scan::{scan, scan_grad};

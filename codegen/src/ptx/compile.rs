@@ -84,6 +84,7 @@ pub fn compile(k: &Kernel, s: &Schedule, name: &str) -> Result<Code, Fail> {
         name: name.into(),
         params: k.operands.len() as u32,
         threads,
+        blocks: 1,
         shared: if dynamic { Shared::Dynamic } else { Shared::Static(all) },
         registers: b.registers,
         body: [b.head, b.body].concat(),
@@ -159,20 +160,28 @@ pub fn shared_start(bytes: i64) -> Src {
 
 /// An entry whose threads have coordinates of their own, a block for each unit.
 pub fn tile_entry(k: &Kernel, name: &str, body: impl FnOnce(Gen<Simt>) -> Gives<Body>) -> Result<(String, Code), Fail> {
-    tile_entry_along(k, name, &[], body)
+    tile_entry_with(k, name, Wishes { in_flight: &[], blocks: 1 }, body)
 }
 
-/// The same where several coordinates along these axes are in flight at once.
-pub fn tile_entry_along(
+/// What a generator asks for besides.
+pub struct Wishes<'a> {
+    /// Several coordinates along these axes are in flight at once.
+    pub in_flight: &'a [KAxis],
+    /// A processor should have so many blocks at once.
+    pub blocks: u32,
+}
+
+/// The same with these wishes.
+pub fn tile_entry_with(
     k: &Kernel,
     name: &str,
-    in_flight: &[KAxis],
+    wishes: Wishes,
     body: impl FnOnce(Gen<Simt>) -> Gives<Body>,
 ) -> Result<(String, Code), Fail> {
     if k.operands.len() > MOST_PARAMS {
         return Err(Fail::Limit(format!("{} operands, more than {MOST_PARAMS}", k.operands.len())));
     }
-    let schedule = Schedule { unroll: in_flight.to_vec(), ..Schedule::default() };
+    let schedule = Schedule { unroll: wishes.in_flight.to_vec(), ..Schedule::default() };
     let mut simt = Simt::threads(k);
     let mut g = Gen::new(k, &schedule, &mut simt);
     g.open_scope(KAxes::EMPTY);
@@ -188,6 +197,7 @@ pub fn tile_entry_along(
         name: name.into(),
         params: k.operands.len() as u32,
         threads,
+        blocks: wishes.blocks,
         shared: if dynamic { Shared::Dynamic } else { Shared::Static(bytes) },
         registers: b.registers,
         body: [b.head, b.body].concat(),

@@ -326,6 +326,8 @@ pub struct Entry {
     pub name: String,
     pub params: u32,
     pub threads: u32,
+    /// Blocks that a processor should have at once: no more registers are used than leave room for them.
+    pub blocks: u32,
     pub shared: Shared,
     /// Registers of each class, in the order of [`Class::ALL`].
     pub registers: [u32; Class::ALL.len()],

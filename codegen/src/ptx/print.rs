@@ -31,8 +31,8 @@ pub fn entry(e: &Entry, k: &Kernel) -> String {
 fn header(out: &mut String, e: &Entry) -> std::fmt::Result {
     let params: Vec<String> = (0..e.params).map(|i| format!("\n    .param .u64 {}", param(i))).collect();
     writeln!(out, ".visible .entry {}({}\n)", e.name, params.join(","))?;
-    // One block a processor is enough: without saying so, ptxas may rather spill than use a register more.
-    writeln!(out, ".maxntid {}, 1, 1\n.minnctapersm 1\n{{", e.threads)?;
+    // Where one block a processor is enough that is said too, or ptxas may rather spill than use a register more.
+    writeln!(out, ".maxntid {}, 1, 1\n.minnctapersm {}\n{{", e.threads, e.blocks)?;
     for (class, n) in Class::ALL.iter().zip(e.registers).filter(|(_, n)| *n > 0) {
         writeln!(out, "    .reg .{} {}<{n}>;", class_name(*class), prefix(*class))?;
     }

@@ -1,5 +1,5 @@
 //! What a lane has: its states of its channels, and values of these from memory.
-use super::plan::{LANES, STATES, WORD};
+use super::plan::{LANES, STATES};
 use super::shape::Stored;
 use super::{Cx, below};
 use crate::emit::Emit;
@@ -11,26 +11,13 @@ use crate::ptx::simt::V;
 use lolm_ir::kernel::{KAxis, KValue};
 
 /// A coordinate along an axis, and whether it exists; nothing if it always does.
-type Place = (C, Option<Reg>);
+pub type Place = (C, Option<Reg>);
 
 /// The states of a lane and its channels.
 #[derive(Default)]
-struct Slots {
-    states: Vec<Place>,
-    channels: Vec<Place>,
-}
-
-/// Where the states at the start of a chunk lie: the address of this lane's first one in the first chunk, and bytes from one
-/// state to the next, from one channel to the next, and from chunk to chunk.
-pub struct Starts {
-    base: C,
-    state: i64,
-    channel: i64,
-    chunk: i64,
-    /// The channels of a lane lie together, as one piece.
-    together: bool,
-    states: Vec<Option<Reg>>,
-    channels: Vec<Option<Reg>>,
+pub struct Slots {
+    pub states: Vec<Place>,
+    pub channels: Vec<Place>,
 }
 
 impl Cx<'_> {
@@ -46,7 +33,7 @@ impl Cx<'_> {
     /// The coordinates of this lane's states and channels; where there is none, of the last one. They come from a number
     /// of the thread that went through a shuffle: an assembler that saw that it is always the same one would keep all that is made
     /// of it in registers, from the first use to the last.
-    fn slots(&mut self) -> Slots {
+    pub fn slots(&mut self) -> Slots {
         let p = self.p;
         let lane = self.g.e.lane();
         let b = &mut self.g.e.b;
@@ -58,6 +45,7 @@ impl Cx<'_> {
         let of_warp = coord::mul(b, warp, p.of_warp);
         let first = coord::mul(b, row, p.channels);
         let first_channel = coord::add(b, of_warp, first);
+        let first_channel = coord::add(b, self.block_channel, first_channel);
         let mut place = |first: C, i: i64, len: i64| {
             let c = coord::add(b, first, C::Const(i));
             let exists = below(b, c, len);
@@ -92,8 +80,10 @@ impl Cx<'_> {
     /// A value at each of them, 0 for states that only fill up.
     pub fn of_slots(&mut self, v: KValue) -> Gives<Vec<Reg>> {
         let mut out = vec![];
-        self.at_slots(|cx, _, state, _| {
+        self.at_slots(|cx, _, state, channel| {
+            cx.g.only = cx.both(state.1, channel.1).map(V::Reg);
             let x = cx.g.eval(v, &[0; SLOTS])?;
+            cx.g.only = None;
             out.push(cx.or_zero(x, state.1));
             Ok(())
         })?;
@@ -139,89 +129,6 @@ impl Cx<'_> {
             let exists = cx.both(state.1, channel.1);
             cx.store(what, &[0; SLOTS], x[n], exists)
         })
-    }
-
-    /// Where the states of chunks lie.
-    pub fn starts(&mut self) -> Gives<Starts> {
-        self.g.e.b.open();
-        let s = self.slots();
-        let (operand, view) = &self.s.starts;
-        let (state, channel) = (view.stride(self.s.state), view.stride(self.s.tile));
-        let mut base = self.g.e.operand(*operand);
-        base = coord::add(&mut self.g.e.b, base, C::Const(view.base * WORD));
-        let mut all: Vec<i64> = vec![view.base, state, self.s.chunk_stride];
-        for a in &self.s.units {
-            let at = self.g.at(*a)?.coord;
-            let part = coord::mul(&mut self.g.e.b, at, view.stride(*a) * WORD);
-            base = coord::add(&mut self.g.e.b, base, part);
-            all.push(view.stride(*a));
-        }
-        let b = &mut self.g.e.b;
-        for (first, stride) in [(s.states[0].0, state), (s.channels[0].0, channel)] {
-            let part = coord::mul(b, first, stride * WORD);
-            base = coord::add(b, base, part);
-        }
-        let n = self.p.channels;
-        let together = channel == 1 && self.p.tile % n == 0 && all.iter().all(|s| s % n == 0);
-        let exists = |places: &[Place]| places.iter().map(|p| p.1).collect();
-        self.g.e.b.close();
-        Ok(Starts {
-            base,
-            state: state * WORD,
-            channel: channel * WORD,
-            chunk: self.s.chunk_stride * WORD,
-            together,
-            states: exists(&s.states),
-            channels: exists(&s.channels),
-        })
-    }
-
-    fn start_of(&mut self, s: &Starts, chunk: C) -> Reg {
-        let b = &mut self.g.e.b;
-        let part = coord::mul(b, chunk, s.chunk);
-        match coord::add(b, s.base, part) {
-            C::Global(r, _) => r,
-            C::Const(_) | C::Int { .. } | C::Long(_) | C::Shared(_) => {
-                self.g.e.wrong("a chunk without an operand");
-                self.history
-            }
-        }
-    }
-
-    /// The pieces of a lane's states: the number of the first, its bytes, and whether it exists.
-    fn pieces(&mut self, s: &Starts) -> Vec<(usize, i64, Option<Reg>)> {
-        let n = s.channels.len();
-        let step = if s.together { n } else { 1 };
-        let mut out = vec![];
-        for i in 0..s.states.len() {
-            for j in (0..n).step_by(step) {
-                let exists = self.both(s.states[i], s.channels[j]);
-                out.push((i * n + j, i as i64 * s.state + j as i64 * s.channel, exists));
-            }
-        }
-        out
-    }
-
-    /// Stores the states at the start of a chunk.
-    pub fn store_starts(&mut self, s: &Starts, chunk: C, h: &[Reg]) {
-        self.g.e.note(self.s.kept.0);
-        let base = self.start_of(s, chunk);
-        let count = if s.together { s.channels.len() } else { 1 };
-        for (n, offset, exists) in self.pieces(s) {
-            self.put(Space::Global, base, offset, &h[n..n + count], exists);
-        }
-    }
-
-    /// The states at the start of a chunk, as this lane has stored them.
-    pub fn load_starts(&mut self, s: &Starts, chunk: C) -> Vec<Reg> {
-        self.g.e.note(self.s.kept.0);
-        let base = self.start_of(s, chunk);
-        let count = if s.together { s.channels.len() } else { 1 };
-        let mut out = vec![];
-        for (_, offset, exists) in self.pieces(s) {
-            out.extend(self.get(Space::Global, base, offset, count, exists));
-        }
-        out
     }
 
     /// Loads neighbours, one, two or four; 0 where they do not exist.

@@ -1,5 +1,6 @@
 //! Sums over lanes and warps. Of several values each lane gives half away at every distance, and goes on with the other half.
 use super::plan::*;
+use super::shape::Grad;
 use super::{Cx, below};
 use crate::eval::{Gives, SLOTS};
 use crate::ptx::coord::{self, C as Coord};
@@ -66,11 +67,11 @@ impl Cx<'_> {
     }
 
     /// Adds up what the warps have left of a chunk, and stores it.
-    pub fn store_sums(&mut self, chunk: Coord) -> Gives<()> {
+    pub fn store_sums(&mut self, grad: &Grad, chunk: Coord) -> Gives<()> {
         let (p, s) = (self.p, self.s);
         let first = coord::mul(&mut self.g.e.b, chunk, p.chunk);
         let count = p.chunk * p.padded;
-        for (array, what) in [(B, s.d_b), (C, s.d_c)] {
+        for (array, what) in [(B, grad.d_b), (C, grad.d_c)] {
             for part in (0..count).step_by(p.threads() as usize) {
                 let b = &mut self.g.e.b;
                 let number = coord::add(b, self.tid, Coord::Const(part));

@@ -15,11 +15,12 @@ pub struct Brought {
     of_state: Vec<(i64, Reg)>,
 }
 
-/// Which steps are loaded for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum For {
-    States,
-    Gradients,
+/// What is wanted besides dt, dt·u and b.
+#[derive(Clone, Copy, Default)]
+pub struct Wanted {
+    pub u: bool,
+    pub dy: Option<KValue>,
+    pub c: Option<KValue>,
 }
 
 /// The instance of a step of a chunk.
@@ -29,14 +30,14 @@ pub fn step(j: i64) -> Inst {
 
 impl Cx<'_> {
     /// Loads what the first steps of a chunk have; the others add nothing.
-    pub fn load_chunk(&mut self, chunk: Coord, steps: i64, what: For) -> Gives<Brought> {
+    pub fn load_chunk(&mut self, chunk: Coord, steps: i64, what: Wanted) -> Gives<Brought> {
         let first = coord::mul(&mut self.g.e.b, chunk, self.p.chunk);
         let of_channel = self.load_channel(first, steps, what)?;
         let of_state = self.load_states(first, steps, what)?;
         Ok(Brought { of_channel, of_state })
     }
 
-    fn load_channel(&mut self, first: Coord, steps: i64, what: For) -> Gives<Vec<(i64, i64, Reg)>> {
+    fn load_channel(&mut self, first: Coord, steps: i64, what: Wanted) -> Gives<Vec<(i64, i64, Reg)>> {
         let s = self.s;
         let mut out = vec![];
         self.g.open_scope([s.time, s.tile].into_iter().collect());
@@ -52,9 +53,11 @@ impl Cx<'_> {
             };
             let (dt, u) = (of(self, s.dt)?, of(self, s.u)?);
             out.push((DT, j, dt));
-            if what == For::Gradients {
+            if what.u {
                 out.push((U, j, u));
-                out.push((DY, j, of(self, s.dy)?));
+            }
+            if let Some(dy) = what.dy {
+                out.push((DY, j, of(self, dy)?));
             }
             let driven = self.g.e.b.binary(BinOp::MulRn, Type::F32, dt, u);
             out.push((DRIVEN, j, driven));
@@ -65,7 +68,7 @@ impl Cx<'_> {
     }
 
     /// Steps by states, row by row, go to the lanes in turn.
-    fn load_states(&mut self, first: Coord, steps: i64, what: For) -> Gives<Vec<(i64, Reg)>> {
+    fn load_states(&mut self, first: Coord, steps: i64, what: Wanted) -> Gives<Vec<(i64, Reg)>> {
         let (s, p) = (self.s, self.p);
         let wide = p.padded.min(LANES);
         let apart = LANES / wide;
@@ -84,12 +87,10 @@ impl Cx<'_> {
                 let is_step = below(&mut self.g.e.b, last, steps);
                 let exists = self.both(is_state, is_step);
                 self.g.only = is_step.map(V::Reg);
-                for (array, v) in [(B, s.b), (C, s.c)] {
-                    if array == B || what == For::Gradients {
-                        let x = self.g.eval(v, &step(i as i64))?;
-                        let place = (array * p.chunk + j) * p.padded + part;
-                        out.push((place * WORD, self.or_zero(x, exists)));
-                    }
+                for (array, v) in [(B, s.b)].into_iter().chain(what.c.map(|c| (C, c))) {
+                    let x = self.g.eval(v, &step(i as i64))?;
+                    let place = (array * p.chunk + j) * p.padded + part;
+                    out.push((place * WORD, self.or_zero(x, exists)));
                 }
                 self.g.only = None;
             }

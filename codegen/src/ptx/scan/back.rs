@@ -1,7 +1,8 @@
 //! Time backwards: the states of a chunk again, and their gradients from its last step to its first.
-use super::bring::{For, step};
-use super::lanes::Starts;
+use super::bring::{Wanted, step};
 use super::plan::*;
+use super::shape::Grad;
+use super::starts::Starts;
 use super::walk::registers;
 use super::{Cx, below};
 use crate::emit::Emit;
@@ -26,12 +27,16 @@ struct Sums {
     d_c: Vec<Reg>,
 }
 
+fn wanted(g: &Grad) -> Wanted {
+    Wanted { u: true, dy: Some(g.dy), c: Some(g.c) }
+}
+
 impl Cx<'_> {
     /// Walks the chunks from the last, which starts with these states, to the first.
-    pub fn backwards(&mut self, a: &[Reg], starts: &Starts, last: Vec<Reg>) -> Gives<()> {
+    pub fn backwards(&mut self, grad: &Grad, a: &[Reg], starts: &Starts, last: Vec<Reg>) -> Gives<()> {
         let p = self.p;
-        let later = self.of_slots(self.s.later)?;
-        let brought = self.load_chunk(Coord::Const(p.chunks - 1), p.rest(), For::Gradients)?;
+        let later = self.of_slots(grad.later)?;
+        let brought = self.load_chunk(Coord::Const(p.chunks - 1), p.rest(), wanted(grad))?;
         self.leave(&brought);
         self.keep_states(0, &last);
         self.g.e.meet();
@@ -41,13 +46,13 @@ impl Cx<'_> {
         let mut inside = registers(&inside)?;
         let d_a = inside.split_off(later.len());
         let mut gone = Gone { r: inside, d_a, after: vec![] };
-        self.chunk_back(a, starts, chunk, &mut gone)?;
+        self.chunk_back(grad, a, starts, chunk, &mut gone)?;
         let next: Vec<V> = gone.r.into_iter().chain(gone.d_a).map(V::Reg).collect();
         let out = registers(&self.g.e.end(&next))?;
-        self.store_slots(self.s.d_a, &out[later.len()..])
+        self.store_slots(grad.d_a, &out[later.len()..])
     }
 
-    fn chunk_back(&mut self, a: &[Reg], starts: &Starts, chunk: Coord, gone: &mut Gone) -> Gives<()> {
+    fn chunk_back(&mut self, grad: &Grad, a: &[Reg], starts: &Starts, chunk: Coord, gone: &mut Gone) -> Gives<()> {
         let p = self.p;
         let mut h = self.kept_states(0);
         let mut decays = vec![];
@@ -68,12 +73,12 @@ impl Cx<'_> {
         for j in (0..p.chunk).rev() {
             let of_step = decays.pop().unwrap_or_else(|| self.kept_states(p.chunk));
             let sums = self.step_back(a, j, &of_step, gone);
-            self.finish_step(chunk, j, sums)?;
+            self.finish_step(grad, chunk, j, sums)?;
             // Half of the decays are used up, so there are registers for what comes next.
             if j == p.chunk / 2 && p.chunks > 1 {
                 let next = coord::add(&mut self.g.e.b, chunk, Coord::Const(-1));
                 let next = coord::either(&mut self.g.e.b, next, Coord::Const(0), BinOp::Max);
-                coming = Some((self.load_chunk(next, p.chunk, For::Gradients)?, self.load_starts(starts, next)));
+                coming = Some((self.load_chunk(next, p.chunk, wanted(grad))?, self.load_starts(starts, next)));
             }
         }
         // All warps have left their sums.
@@ -82,7 +87,7 @@ impl Cx<'_> {
             self.leave(&brought);
             self.keep_states(0, &states);
         }
-        self.store_sums(chunk)?;
+        self.store_sums(grad, chunk)?;
         self.g.e.b.op(Op::SyncBlock);
         Ok(())
     }
@@ -117,7 +122,7 @@ impl Cx<'_> {
     }
 
     /// Joins what the lanes have of a step, and stores the gradients of dt and u.
-    fn finish_step(&mut self, chunk: Coord, j: i64, sums: Sums) -> Gives<()> {
+    fn finish_step(&mut self, grad: &Grad, chunk: Coord, j: i64, sums: Sums) -> Gives<()> {
         let p = self.p;
         let through_a = self.over_states(sums.through_a);
         let through_b = self.over_states(sums.through_b);
@@ -139,8 +144,8 @@ impl Cx<'_> {
         self.g.open_scope([s.time, s.tile].into_iter().collect());
         self.fix(s.time, first, (0..p.chunk).collect());
         self.fix(s.tile, self.channel, vec![0]);
-        self.store(s.d_dt, &step(j), d_dt, holds)?;
-        self.store(s.d_u, &step(j), d_u, holds)?;
+        self.store(grad.d_dt, &step(j), d_dt, holds)?;
+        self.store(grad.d_u, &step(j), d_u, holds)?;
         self.g.scopes.pop();
         self.unfix(&[s.time, s.tile]);
         self.leave_sums(j, [sums.d_b, sums.d_c].concat());

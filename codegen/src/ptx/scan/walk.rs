@@ -1,8 +1,8 @@
-//! Time forwards: all of it for the states where chunks start, and a chunk again on the way back.
+//! Time forwards: all of it for the states where chunks start.
 use super::Cx;
-use super::bring::For;
-use super::lanes::Starts;
+use super::bring::Wanted;
 use super::plan::{B, DRIVEN, DT};
+use super::starts::Starts;
 use crate::emit::Emit;
 use crate::eval::{Fail, Gives};
 use crate::ptx::coord::{self, C};
@@ -15,7 +15,7 @@ impl Cx<'_> {
         let last = self.p.chunks - 1;
         let mut h = first;
         if last > 0 {
-            let brought = self.load_chunk(C::Const(0), self.p.chunk, For::States)?;
+            let brought = self.load_chunk(C::Const(0), self.p.chunk, Wanted::default())?;
             self.leave(&brought);
             self.g.e.meet();
             let carry: Vec<V> = h.iter().map(|h| V::Reg(*h)).collect();
@@ -25,7 +25,7 @@ impl Cx<'_> {
             let b = &mut self.g.e.b;
             let next = coord::add(b, chunk, C::Const(1));
             let next = coord::either(b, next, C::Const(last - 1), BinOp::Min);
-            let brought = self.load_chunk(next, self.p.chunk, For::States)?;
+            let brought = self.load_chunk(next, self.p.chunk, Wanted::default())?;
             for j in 0..self.p.chunk {
                 (h, _) = self.state_after(a, j, &h);
             }

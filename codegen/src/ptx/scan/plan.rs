@@ -1,5 +1,5 @@
 //! Which lane has which states of which channels, and what lies where in shared memory.
-use super::shape::Shape;
+use super::shape::Scan;
 use lolm_ir::kernel::Kernel;
 use std::fmt;
 
@@ -13,8 +13,7 @@ const WARPS: i64 = 4;
 pub const WORD: i64 = 4;
 const MOST_SHARED: i64 = 99 << 10;
 
-/// What a step has of each channel: dt, dt·u, the gradient of y, and u.
-pub const OF_CHANNEL: i64 = 4;
+/// What a step has of each channel: dt, dt·u, and for gradients that of y, and u.
 pub const DT: i64 = 0;
 pub const DRIVEN: i64 = 1;
 pub const DY: i64 = 2;
@@ -30,11 +29,12 @@ pub struct Plan {
     pub states: i64,
     pub across: i64,
     pub padded: i64,
-    /// Channels of a lane, of a warp and of a block.
+    /// Channels of a lane and of a warp; of a kernel's unit; warps of a block, and blocks of a unit.
     pub channels: i64,
     pub of_warp: i64,
     pub tile: i64,
     pub warps: i64,
+    pub tiles: i64,
     /// Steps, steps of a chunk, and chunks.
     pub steps: i64,
     pub chunk: i64,
@@ -50,8 +50,8 @@ pub struct Plan {
     pub units: i64,
 }
 
-/// The plan of a gradient; nothing if it has too many states, or too many channels for a block.
-pub fn plan(k: &Kernel, s: &Shape) -> Option<Plan> {
+/// The plan of a scan in chunks of so many steps, or of its gradient; nothing if it has too many states.
+pub fn plan(k: &Kernel, s: &Scan, chunk: i64, gradient: bool) -> Option<Plan> {
     let len = |a| k.axis(a).len as i64;
     let (states, tile, steps) = (len(s.state), len(s.tile), len(s.time));
     let across = ((states + STATES - 1) / STATES).max(1) as u64;
@@ -61,10 +61,11 @@ pub fn plan(k: &Kernel, s: &Shape) -> Option<Plan> {
         return None;
     }
     let of_warp = LANES / across * channels;
-    let warps = (tile + of_warp - 1) / of_warp;
+    let warps = ((tile + of_warp - 1) / of_warp).min(WARPS);
+    let of_channel = if gradient { 4 } else { 2 };
     let padded = across * STATES;
     // Both arrays are written at once: half of the banks lie between them.
-    let sums_of = (s.chunk * padded + LANES / 2) * WORD;
+    let sums_of = (chunk * padded + LANES / 2) * WORD;
     let plan = Plan {
         states,
         across,
@@ -73,17 +74,19 @@ pub fn plan(k: &Kernel, s: &Shape) -> Option<Plan> {
         of_warp,
         tile,
         warps,
+        tiles: (tile + warps * of_warp - 1) / (warps * of_warp),
         steps,
-        chunk: s.chunk,
-        chunks: (steps + s.chunk - 1) / s.chunk,
-        history: (s.chunk + 1) * STATES * channels * LANES * WORD,
-        of_channel: s.chunk * OF_CHANNEL * of_warp * WORD,
-        of_state: s.chunk * OF_STATE * padded * WORD,
-        sums: OF_STATE * sums_of,
+        chunk,
+        chunks: (steps + chunk - 1) / chunk,
+        history: if gradient { (chunk + 1) * STATES * channels * LANES * WORD } else { 0 },
+        of_channel: chunk * of_channel * of_warp * WORD,
+        of_state: chunk * OF_STATE * padded * WORD,
+        sums: if gradient { OF_STATE * sums_of } else { 0 },
         sums_of,
         units: s.units.iter().map(|a| len(*a)).product(),
     };
-    let fits = warps <= WARPS && plan.bytes() <= MOST_SHARED && plan.units <= i32::MAX as i64;
+    let one = !gradient || plan.tiles == 1;
+    let fits = one && plan.bytes() <= MOST_SHARED && plan.units * plan.tiles <= i32::MAX as i64;
     fits.then_some(plan)
 }
 
@@ -101,6 +104,10 @@ impl Plan {
     /// Lanes along the channels.
     pub fn along(&self) -> i64 {
         LANES / self.across
+    }
+    /// What the units of the kernel are, and the blocks of each.
+    pub fn unit_dims(&self) -> Vec<u32> {
+        vec![self.units as u32, self.tiles as u32]
     }
     /// Steps of the last chunk.
     pub fn rest(&self) -> i64 {
