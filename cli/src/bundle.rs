@@ -6,11 +6,11 @@
 //! `PROGRAM/tokenizer.json` is in it. Nothing of it is used before its hash was looked at.
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use blake3::{Hash, Hasher};
-use lolm_runtime::cpu::memory::map_file;
+use lolm_runtime::cpu::memory::map_part;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -51,8 +51,32 @@ struct Entry {
 /// An executable with a model behind it.
 pub struct Bundle {
     path: PathBuf,
-    map: Box<dyn Deref<Target = [u8]> + Send + Sync>,
     list: List,
+}
+
+/// A file of it, mapped as long as this lives: pages that were read count as memory in use.
+pub struct Part<'a> {
+    bundle: &'a Path,
+    entry: &'a Entry,
+    map: Box<dyn Deref<Target = [u8]> + Send + Sync>,
+}
+
+impl Deref for Part<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl Part<'_> {
+    /// Refuses what is not what was put there.
+    pub fn check(&self) -> Result<()> {
+        let same = Hash::from_hex(&self.entry.hash).is_ok_and(|hash| hash == blake3::hash(self));
+        let (path, name) = (self.bundle.display(), &self.entry.name);
+        ensure!(same, "{path} is damaged: `{name}` in it does not have its hash any more");
+        Ok(())
+    }
 }
 
 impl Bundle {
@@ -61,32 +85,26 @@ impl Bundle {
         let cannot = || format!("cannot read {}", path.display());
         let mut file = File::open(path).with_context(cannot)?;
         let Some(list) = read_list(&mut file).with_context(cannot)? else { return Ok(None) };
-        let map = Box::new(map_file(path).with_context(cannot)?);
+        let len = file.metadata().with_context(cannot)?.len();
         for f in &list.files {
-            let end = f.at.checked_add(f.len).filter(|end| *end <= map.len() as u64);
+            let end = f.at.checked_add(f.len).filter(|end| *end <= len);
             ensure!(end.is_some(), "{}: `{}` reaches beyond its end: the file is damaged", path.display(), f.name);
         }
-        Ok(Some(Bundle { path: path.into(), map, list }))
+        Ok(Some(Bundle { path: path.into(), list }))
     }
 
     /// A file, after a look at its hash.
-    pub fn file(&self, name: &str) -> Result<Option<&[u8]>> {
-        let file = self.unchecked(name);
-        if file.is_some() {
-            self.check(name)?;
-        }
-        Ok(file)
+    pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(part) = self.unchecked(name)? else { return Ok(None) };
+        part.check()?;
+        Ok(Some(part.to_vec()))
     }
-    /// A file whose hash somebody else looks at, by [`Bundle::check`].
-    pub fn unchecked(&self, name: &str) -> Option<&[u8]> {
-        self.entry(name).and_then(|f| self.map.get(range(f)))
-    }
-    /// Refuses a file that is not what was put there.
-    pub fn check(&self, name: &str) -> Result<()> {
-        let Some((f, data)) = self.entry(name).and_then(|f| Some((f, self.map.get(range(f))?))) else { return Ok(()) };
-        let same = Hash::from_hex(&f.hash).is_ok_and(|hash| hash == blake3::hash(data));
-        ensure!(same, "{} is damaged: `{name}` in it does not have its hash any more", self.path.display());
-        Ok(())
+    /// A file whose hash somebody else looks at, by [`Part::check`].
+    pub fn unchecked(&self, name: &str) -> Result<Option<Part<'_>>> {
+        let Some(entry) = self.entry(name) else { return Ok(None) };
+        let map = map_part(&self.path, entry.at..entry.at + entry.len);
+        let map = Box::new(map.with_context(|| format!("cannot read {}", self.path.display()))?);
+        Ok(Some(Part { bundle: &self.path, entry, map }))
     }
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.list.files.iter().find(|f| f.name == name)
@@ -99,10 +117,6 @@ impl Bundle {
     pub fn path(&self) -> &Path {
         &self.path
     }
-}
-
-fn range(f: &Entry) -> Range<usize> {
-    f.at as usize..(f.at + f.len) as usize
 }
 
 /// The list at the end of an executable, if there is one.
@@ -163,7 +177,7 @@ pub fn own() -> Option<&'static Bundle> {
 }
 
 /// The file of this path in the executable that runs, which counts as a folder.
-pub fn find(path: &Path) -> Result<Option<&'static [u8]>> {
+pub fn find(path: &Path) -> Result<Option<Vec<u8>>> {
     match at(path) {
         Some((bundle, name)) => bundle.file(name),
         None => Ok(None),
@@ -280,7 +294,7 @@ mod tests {
         let bytes = write(&program, &full, &one).unwrap();
         assert_eq!(bytes, std::fs::metadata(&one).unwrap().len());
         let b = Bundle::open(&one).unwrap().unwrap();
-        let file = |b: &Bundle, name: &str| b.file(name).unwrap().map(<[u8]>::to_vec);
+        let file = |b: &Bundle, name: &str| b.file(name).unwrap();
         assert_eq!(file(&b, ARTIFACT), Some(b"code".to_vec()));
         assert_eq!(file(&b, "tokenizer.json"), Some(b"{}".to_vec()));
         assert_eq!((file(&b, WEIGHTS), file(&b, "x"), b.steps()), (Some(vec![9; 10_000]), None, Some(3)));
@@ -298,8 +312,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at / 8] ^= 1 << (at % 8);
             std::fs::write(&one, bytes).unwrap();
-            let found =
-                Bundle::open(&one).and_then(|b| b.map_or(Ok(None), |b| Ok(b.file(ARTIFACT)?.map(<[u8]>::to_vec))));
+            let found = Bundle::open(&one).and_then(|b| b.map_or(Ok(None), |b| b.file(ARTIFACT)));
             // Without its mark it is a program, unless that says how long it is.
             assert!(found.as_ref().map_or(true, Option::is_none), "bit {at}: {found:?}");
         }

@@ -117,16 +117,19 @@ fn trained(
 ) -> Result<Trained> {
     let (spec, name) = (spec_of(&artifact)?, artifact.manifest.name.clone());
     let bundle = bundle_at(model);
-    let inside = bundle.and_then(|b| Some((b, b.unchecked(bundle::WEIGHTS)?)));
+    let inside = match bundle {
+        Some(b) => b.unchecked(bundle::WEIGHTS)?.map(|part| (b, part)),
+        None => None,
+    };
     let (weights, steps) = match (from, run_folder_of(model), inside) {
         (Some(path), _, _) => (path.to_path_buf(), None),
-        (None, _, Some((b, bytes))) => {
+        (None, _, Some((b, part))) => {
             let weights = model.join(bundle::WEIGHTS);
             // The hash is looked at while the weights are read, which takes as long; both have to be well.
             let (checked, loaded) = std::thread::scope(|s| {
-                let checking = s.spawn(|| b.check(bundle::WEIGHTS));
+                let checking = s.spawn(|| part.check());
                 let loaded = load(artifact).and_then(|mut loaded| {
-                    weights::load_bytes(&mut loaded, bytes, &weights, Purpose::Inference)?;
+                    weights::load_bytes(&mut loaded, &part, &weights, Purpose::Inference)?;
                     Ok(loaded)
                 });
                 (checking.join(), loaded)
@@ -153,7 +156,7 @@ fn bundle_at(model: &Path) -> Option<&'static Bundle> {
 fn artifact_of_bundle(b: &Bundle) -> Result<Artifact> {
     let damaged = || format!("{} is damaged", b.path().display());
     // It has hashes of its own.
-    let bytes = b.unchecked(bundle::ARTIFACT).context("there is no artifact in it").with_context(damaged)?;
+    let bytes = b.unchecked(bundle::ARTIFACT)?.context("there is no artifact in it").with_context(damaged)?;
     Artifact::from_bytes(bytes.to_vec()).with_context(damaged)
 }
 

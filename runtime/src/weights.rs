@@ -103,7 +103,7 @@ fn load_files(model: &mut Model, files: &WeightFiles, path: &Path, purpose: Purp
     let mismatch = |problems| WeightsError::Mismatch { path: path.into(), problems };
     let slots = model.params().slots().iter().map(|s| (s.name.as_str(), s.shape.as_slice()));
     for a in assign::assign(slots, files, purpose).map_err(mismatch)? {
-        convert(&files.get(a.tensor), |values| model.write_param(a.slot, a.elements.start, values));
+        put(model, &files.get(a.tensor), a.slot, a.elements.start);
     }
     model.reset_states();
     Ok(())
@@ -118,14 +118,14 @@ pub fn save(model: &Model, path: &Path) -> Result<(), WeightsError> {
     file.sync_all().map_err(failed)
 }
 
-/// Gives the elements of a tensor whose dtype and length were checked.
-fn convert(x: &Stored, take: impl FnOnce(&mut dyn Iterator<Item = f32>)) {
+/// Writes a tensor whose dtype and length were checked to a parameter, from element `at` on.
+fn put(model: &mut Model, x: &Stored, slot: usize, at: usize) {
     let bytes = x.data;
     let pairs = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
     match x.dtype {
-        Dtype::BF16 => take(&mut pairs.map(|b| bf16::from_le_bytes(b).to_f32())),
-        Dtype::F16 => take(&mut pairs.map(|b| f16::from_le_bytes(b).to_f32())),
-        _ => take(&mut bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
+        Dtype::BF16 => model.write_param(slot, at, pairs.map(|b| bf16::from_le_bytes(b).to_f32())),
+        Dtype::F16 => model.write_param(slot, at, pairs.map(|b| f16::from_le_bytes(b).to_f32())),
+        _ => model.write_param(slot, at, bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
     }
 }
 

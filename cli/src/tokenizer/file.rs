@@ -79,7 +79,7 @@ fn pieces(library: &tokenizers::Tokenizer, decoder: &Decoder, greatest: u32) -> 
 /// The bytes of a file of a size that such files have, or of one in the executable that runs.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     if let Some(bytes) = crate::bundle::find(path)? {
-        return Ok(bytes.to_vec());
+        return Ok(bytes);
     }
     let cannot = || format!("cannot read {}", path.display());
     let size = std::fs::metadata(path).with_context(cannot)?.len();

@@ -1,6 +1,7 @@
 //! Memory for tensors: zeroed pages that do not move, with checked typed views, and files mapped for reading.
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::ptr::NonNull;
 
@@ -105,6 +106,17 @@ pub fn map_file(path: &Path) -> io::Result<memmap2::Mmap> {
     // SAFETY: the mapping is private and only read. Another process that truncates the file while it is mapped ends this
     // one with SIGBUS; nothing that was checked is read a second time where that matters (code is copied, then hashed).
     unsafe { memmap2::Mmap::map(&file) }
+}
+
+/// A part of a file mapped for reading.
+pub fn map_part(path: &Path, part: Range<u64>) -> io::Result<memmap2::Mmap> {
+    let file = File::open(path)?;
+    let bytes = part.end.checked_sub(part.start).and_then(|n| usize::try_from(n).ok());
+    let whole = file.metadata()?.len() >= part.end;
+    let ends = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ends before the part that was to be read");
+    let bytes = bytes.filter(|_| whole).ok_or_else(ends)?;
+    // SAFETY: as for a whole file, and the part lies in it.
+    unsafe { memmap2::MmapOptions::new().offset(part.start).len(bytes).map(&file) }
 }
 
 #[cfg(test)]
