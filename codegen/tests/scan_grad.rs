@@ -155,7 +155,7 @@ fn states_by_channels() {
             check(&Case { states, tile, batch: 1, steps: 11, ..CASE });
         }
     }
-    for (states, tile) in [(2, 128), (5, 100), (16, 128), (16, 70), (30, 32), (64, 16)] {
+    for (states, tile) in [(2, 128), (5, 100), (16, 128), (16, 70), (30, 64), (32, 64), (64, 16)] {
         check(&Case { states, tile, batch: 1, groups: 2, ..CASE });
     }
 }
@@ -203,9 +203,9 @@ fn shared_memory_is_used_without_conflicts() {
 /// NVIDIA's assembler keeps all values in registers, of two blocks at once.
 #[test]
 fn values_are_in_registers() {
-    let Some(assembly) = gpu::Assembly::of(2, "gradients of scans") else { return };
-    for steps in [2048, 2045] {
-        let c = Case { tile: 128, groups: 16, steps, between: false, ..CASE };
+    let Some(assembly) = gpu::Assembly::of(5, "gradients of scans") else { return };
+    for (states, tile, steps) in [(16, 128, 2048), (16, 128, 2045), (32, 64, 2048), (64, 16, 2048), (128, 8, 2048)] {
+        let c = Case { states, tile, groups: 16, steps, between: false, ..CASE };
         let usage = assembly.usage(&gpu::claim(&c.kernel()));
         eprintln!("{usage:?}");
         assert!(usage.registers <= 255);

@@ -23,12 +23,10 @@ use lolm_ir::plan::Kind;
 const CHUNK: usize = 8;
 /// Steps that a section has at least.
 const SECTION_STEPS: usize = 128;
-/// Channels of a block, of up to so many states each; where there are more, states by channels of a block; and how many
-/// states there are at most.
-const CHANNELS: usize = 128;
-const STATES: usize = 16;
-const WIDEST: usize = 1024;
+/// States there are at most, and channels of a block of so many states: as many as its shared memory and registers have room
+/// for, so that there are few partial sums over them.
 pub(super) const MOST_STATES: usize = 128;
+const CHANNELS: [(usize, usize); 4] = [(16, 128), (32, 64), (64, 16), (MOST_STATES, 8)];
 /// Channels, over all of the batch, with which a GPU needs no sections.
 const ENOUGH: usize = 1 << 15;
 /// Stands for the number of a chunk in its section.
@@ -45,7 +43,7 @@ pub(super) fn sections(steps: usize, channels: usize) -> usize {
 
 /// Channels that a block takes of so many: as many as fit, whole warps of them if possible.
 pub(super) fn channels_of_block(channels: usize, states: usize) -> usize {
-    let most = if states <= STATES { CHANNELS } else { WIDEST / states.next_power_of_two().min(MOST_STATES) };
+    let most = CHANNELS.iter().find(|c| states <= c.0).map_or(1, |c| c.1);
     let fits = |n: &usize| channels.is_multiple_of(*n);
     (1..=most).rev().filter(fits).find(|n| n % 32 == 0).or_else(|| (1..=most).rev().find(fits)).unwrap_or(1)
 }
