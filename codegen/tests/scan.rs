@@ -5,7 +5,7 @@ use common::attention::Build;
 use common::{Numbers, decode, gpu};
 use lolm_ir::DType;
 use lolm_ir::interp::round_bf16;
-use lolm_ir::kernel::{KOp, Kernel, Mode, interp};
+use lolm_ir::kernel::{KAxis, KOp, KValue, Kernel, Mode, interp};
 use lolm_ir::op::{Binary, Unary};
 
 #[derive(Clone, Copy, Debug)]
@@ -17,11 +17,21 @@ struct Case {
     states: usize,
     /// It goes on from a state, which the last one replaces.
     state: bool,
-    /// The skip and the gate are a part of it.
-    gated: bool,
+    what: What,
 }
 
-const CASE: Case = Case { dtype: DType::F32, batch: 2, steps: 20, channels: 40, states: 16, state: true, gated: false };
+/// The results alone, or gated with their skip; only the last states; or these of a scan backwards.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum What {
+    Results,
+    Gated,
+    Last,
+    LastBack,
+    ResultsBack,
+}
+
+const CASE: Case =
+    Case { dtype: DType::F32, batch: 2, steps: 20, channels: 40, states: 16, state: true, what: What::Results };
 
 impl Case {
     fn kernel(&self) -> Kernel {
@@ -42,23 +52,30 @@ impl Case {
             Some(o) => b.push(KOp::Load(o, view.clone()), &[], DType::F32),
             None => b.float(0.0),
         };
-        let driven = b.binary(Binary::Mul, dt, u);
-        let input = b.binary(Binary::Mul, driven, bs);
-        let h = b.push(KOp::Scan { axis: t, reverse: false }, &[decay, input, first], DType::F32);
-        let mut y = b.push(KOp::Dot(n), &[h, cs], DType::F32);
-        if self.gated {
-            let (skip, z) = (b.load("skip", DType::F32, &[e]), b.load("z", self.dtype, &[bb, t, e]));
-            y = b.push(KOp::Fma, &[skip, u, y], DType::F32);
-            let gate = b.unary(Unary::Silu, z);
-            y = b.binary(Binary::Mul, y, gate);
+        let reverse = matches!(self.what, What::LastBack | What::ResultsBack);
+        let driven = b.binary(Binary::Mul, if reverse { u } else { dt }, if reverse { bs } else { u });
+        let input = if reverse { b.binary(Binary::Mul, decay, driven) } else { b.binary(Binary::Mul, driven, bs) };
+        let h = b.push(KOp::Scan { axis: t, reverse }, &[decay, input, first], DType::F32);
+        if !matches!(self.what, What::Last | What::LastBack) {
+            self.results(&mut b, [bb, t, e, n], [h, cs, u]);
         }
-        b.store("y", &[bb, t, e], y);
         if let Some(o) = state {
             let last = b.push(KOp::Last(t), &[h], DType::F32);
             b.push(KOp::Store(o, view), &[last], DType::F32);
         }
         b.0.verify().unwrap_or_else(|e| panic!("{e}"));
         b.0
+    }
+
+    fn results(&self, b: &mut Build, [bb, t, e, n]: [KAxis; 4], [h, cs, u]: [KValue; 3]) {
+        let mut y = b.push(KOp::Dot(n), &[h, cs], DType::F32);
+        if self.what == What::Gated {
+            let (skip, z) = (b.load("skip", DType::F32, &[e]), b.load("z", self.dtype, &[bb, t, e]));
+            y = b.push(KOp::Fma, &[skip, u, y], DType::F32);
+            let gate = b.unary(Unary::Silu, z);
+            y = b.binary(Binary::Mul, y, gate);
+        }
+        b.store("y", &[bb, t, e], y);
     }
 
     /// Steps below 0.2 and rates below 0: states that last for a while.
@@ -100,7 +117,10 @@ fn chunks_whole_and_not() {
     for steps in [1, 2, 7, 8, 9, 16, 37] {
         for state in [false, true] {
             check(&Case { steps, state, ..CASE });
+            check(&Case { steps, state, what: What::ResultsBack, ..CASE });
         }
+        check(&Case { steps, what: What::Last, ..CASE });
+        check(&Case { steps, what: What::LastBack, ..CASE });
     }
 }
 
@@ -121,8 +141,8 @@ fn inputs_of_bf16() {
 
 #[test]
 fn skip_and_gate() {
-    check(&Case { gated: true, ..CASE });
-    check(&Case { gated: true, dtype: DType::Bf16, channels: 33, ..CASE });
+    check(&Case { what: What::Gated, ..CASE });
+    check(&Case { what: What::Gated, dtype: DType::Bf16, channels: 33, ..CASE });
 }
 
 /// Steps one by one, and of two sequences at once, give the bits of all of them together.
@@ -166,7 +186,12 @@ fn pieces_give_the_same_bits() {
 /// The emulator sees it if any barrier is missing: none is there in vain.
 #[test]
 fn every_barrier_is_needed() {
-    let c = Case { batch: 1, steps: 27, ..CASE };
+    for what in [What::Results, What::ResultsBack] {
+        needs_every_barrier(&Case { batch: 1, steps: 27, what, ..CASE });
+    }
+}
+
+fn needs_every_barrier(c: &Case) {
     let k = c.kernel();
     let (claim, data) = (gpu::claim(&k), c.data(&k, 7));
     let text = gpu::text(&claim);
@@ -184,8 +209,8 @@ fn every_barrier_is_needed() {
 #[test]
 fn values_are_in_registers() {
     let Some(assembly) = gpu::Assembly::of(2, "scans") else { return };
-    for gated in [false, true] {
-        let c = Case { channels: 2048, steps: 2048, gated, ..CASE };
+    for what in [What::Results, What::Gated] {
+        let c = Case { channels: 2048, steps: 2048, what, ..CASE };
         let usage = assembly.usage(&gpu::claim(&c.kernel()));
         eprintln!("{usage:?}");
         assert!(usage.registers <= 128, "{usage:?}");

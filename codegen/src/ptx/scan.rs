@@ -6,7 +6,8 @@
 //! u and the gradient of y) and of states (b and c) comes to shared memory a chunk at a time while the one before is walked,
 //! each value by one lane, and is read there by all lanes of the warp that need it.
 //!
-//! **A scan** goes forwards, and stores what c makes of the states, with what is made of that: skip and gate, if they are there.
+//! **A scan** stores what c makes of the states, with what is made of that, skip and gate, if they are there; or its last
+//! states, or both. Backwards it is the scan of the gradient of states.
 //!
 //! **A gradient** goes forwards for the states alone, which are stored where each chunk starts, as the kernel says. Then
 //! backwards, from the last chunk to the first: the states of a chunk are computed again from its start. Their decays stay in
@@ -60,9 +61,9 @@ pub fn scan_grad(k: &Kernel, name: &str) -> Result<Option<(String, Code)>, Fail>
 
 /// The code of a kernel that is a selective scan.
 pub fn scan(k: &Kernel, name: &str) -> Result<Option<(String, Code)>, Fail> {
-    let Some(forward) = shape::forward(k) else { return Ok(None) };
-    let Some(p) = plan(k, &forward.scan, CHUNK, false) else { return Ok(None) };
-    entry(k, name, "scan", &forward.scan, p, |cx| cx.results(&forward))
+    let Some(walk) = shape::walk(k) else { return Ok(None) };
+    let Some(p) = plan(k, &walk.scan, CHUNK, false) else { return Ok(None) };
+    entry(k, name, "scan", &walk.scan, p, |cx| cx.results(&walk))
 }
 
 /// Steps of a chunk of a scan; no result depends on it.

@@ -188,11 +188,6 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// Every tile of channels is a warp's.
-    pub fn warps(channels: usize) -> Self {
-        let tile = [32, 16, 8, 4, 2].into_iter().find(|t| channels.is_multiple_of(*t)).unwrap_or(1);
-        Cut::tiles(channels, tile)
-    }
     /// Tiles of so many channels, each a unit's.
     fn tiles(channels: usize, tile: usize) -> Self {
         Cut { groups: channels / tile, rounds: 1, tile }

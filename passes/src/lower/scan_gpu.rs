@@ -10,7 +10,7 @@
 //! multiplied along it. So where each section starts is a scan over sections.
 use super::Lowering;
 use super::index::Index;
-use super::scan::{Cut, GROUP, Inputs, Round, SECTION, ScanGrad};
+use super::scan::{GROUP, Inputs, Round, SECTION, ScanGrad};
 use super::storage::Storage;
 use super::stream::{Lowered, Stream};
 use lolm_ir::DType;
@@ -28,7 +28,7 @@ const SECTION_STEPS: usize = 128;
 pub(super) const MOST_STATES: usize = 128;
 const CHANNELS: [(usize, usize); 4] = [(16, 128), (32, 64), (64, 16), (MOST_STATES, 8)];
 /// Channels, over all of the batch, with which a GPU needs no sections.
-const ENOUGH: usize = 1 << 15;
+const ENOUGH: usize = 1 << 14;
 /// Stands for the number of a chunk in its section.
 const NUMBER: AxisId = AxisId(u8::MAX - 2);
 
@@ -94,8 +94,9 @@ impl ScanGrad {
         s
     }
 
-    /// A kernel over so many steps of every section, with a unit for each tile of channels.
-    fn open_steps<'a>(&self, lw: &'a Lowering<'_>, steps: usize, cut: Cut) -> Round<'a> {
+    /// A kernel over the steps of every section, with a unit for each tile of channels.
+    fn open_tiles<'a>(&self, lw: &'a Lowering<'_>, kept: &Kept) -> Round<'a> {
+        let cut = self.cut;
         let mut s = Stream::new(&lw.cx, None);
         let mut map = s.identity(AxisSet::of(&self.rows));
         let mut units: Vec<KAxis> = self.rows.iter().map(|a| s.axis(*a)).collect();
@@ -103,14 +104,10 @@ impl ScanGrad {
         let group = s.k.add_axis("group", cut.groups);
         units.extend(section.into_iter().chain([group]));
         s.k.units = units.into_iter().map(|a| (a, 1)).collect();
-        let time = s.k.add_axis("step", steps);
+        let time = s.k.add_axis("step", kept.steps);
         let state = s.axis(self.state);
         let tile = s.k.add_axis("tile", cut.tile);
-        let mut at = Index::axis(time);
-        if let Some(section) = section {
-            let whole = (lw.cx.g.len(self.time) / self.sections) as i64;
-            at.terms.insert(0, (section, whole));
-        }
+        let at = self.step_of(section, time, kept);
         map.set(self.time, at);
         map.set(self.state, Index::axis(state));
         let width = cut.tile as i64;
@@ -122,12 +119,37 @@ impl ScanGrad {
         Round { s, map, parts, tile, time, state }
     }
 
+    /// The place in all of time of a step of a section, if there are several.
+    fn step_of(&self, section: Option<KAxis>, step: KAxis, kept: &Kept) -> Index {
+        let mut at = Index::axis(step);
+        if let Some(section) = section {
+            at.terms.insert(0, (section, kept.steps as i64));
+        }
+        at
+    }
+
+    /// A kernel over the steps of every section, and all channels.
+    fn open_sections<'a>(&self, lw: &'a Lowering<'_>, kept: &Kept) -> Round<'a> {
+        let mut s = Stream::new(&lw.cx, None);
+        let mut map = s.identity(AxisSet::of(&self.rows));
+        let section = s.k.add_axis("section", self.sections);
+        let time = s.k.add_axis("step", kept.steps);
+        let (state, tile) = (s.axis(self.state), s.axis(self.channel));
+        map.set(self.time, self.step_of(Some(section), time, kept));
+        map.set(self.state, Index::axis(state));
+        map.set(self.channel, Index::axis(tile));
+        let parts = map.with(SECTION, Index::axis(section));
+        Round { s, map, parts, tile, time, state }
+    }
+
     /// Where each section starts, and what comes to it from later ones.
     fn sections(&self, lw: &mut Lowering, kept: &Kept, [first, later]: [&Storage; 2]) {
         let name = self.name(lw.cx.g);
         let spans = lw.by_section("section_dt", &self.rows, self.sections, &[self.channel]);
         let ends = lw.by_section("section_ends", &self.rows, self.sections, &[self.state, self.channel]);
-        let alone = self.section_ends(lw, kept, &ends, &spans);
+        let sums = self.section_spans(lw, kept, &spans);
+        lw.launch(format!("{name}_section_dt"), Kind::Reduce, sums);
+        let alone = self.section_ends(lw, kept, &ends);
         lw.launch(format!("{name}_section_ends"), Kind::Scan, alone);
         let forward = self.join(lw, [&ends, first], &spans, false);
         lw.launch(format!("{name}_section_starts"), Kind::Scan, forward);
@@ -137,23 +159,29 @@ impl ScanGrad {
         lw.launch(format!("{name}_section_later"), Kind::Scan, back);
     }
 
-    /// The state at the end of each section that starts from nothing, and the sum of its dt.
-    fn section_ends(&self, lw: &Lowering, kept: &Kept, ends: &Storage, spans: &Storage) -> Lowered {
-        let mut r = self.open_steps(lw, kept.steps, Cut::warps(lw.cx.g.len(self.channel)));
-        let args = &lw.cx.g.node(self.v).args;
-        let x = Inputs::new(&mut r.s, args, &r.map);
+    /// The sum of dt in each section.
+    fn section_spans(&self, lw: &Lowering, kept: &Kept, spans: &Storage) -> Lowered {
+        let mut r = self.open_sections(lw, kept);
+        let dt = r.s.value(lw.cx.g.node(self.v).args[0], &r.map, None);
+        let sum = r.s.reduce_one(Fold::Sum, r.time, dt, DType::F32);
+        r.s.store(spans, &r.parts, sum);
+        r.s.finish()
+    }
+
+    /// The state at the end of each section that starts from nothing.
+    fn section_ends(&self, lw: &Lowering, kept: &Kept, ends: &Storage) -> Lowered {
+        let mut r = self.open_sections(lw, kept);
+        let x = Inputs::new(&mut r.s, &lw.cx.g.node(self.v).args, &r.map);
         let zero = r.s.float(0.0);
         let h = x.states(&mut r.s, r.time, zero);
         let last = r.s.push(KOp::Last(r.time), &[h], DType::F32);
         r.s.store(ends, &r.parts, last);
-        let sum = r.s.push(KOp::Reduce(Fold::Sum, r.time), &[x.dt], DType::F32);
-        r.s.store(spans, &r.parts, sum);
         r.s.finish()
     }
 
     /// decay · G of the first step of each section, with nothing from later ones.
     fn section_gradients(&self, lw: &Lowering, kept: &Kept, ends: &Storage) -> Lowered {
-        let mut r = self.open_steps(lw, kept.steps, Cut::warps(lw.cx.g.len(self.channel)));
+        let mut r = self.open_sections(lw, kept);
         let args = &lw.cx.g.node(self.v).args;
         let decay = self.decay(&mut r, args);
         let [c, dy] = [3, 5].map(|i| r.s.value(args[i], &r.map, None));
@@ -186,7 +214,7 @@ impl ScanGrad {
 
     /// All states, forwards, kept at the start of each chunk; then the gradients, backwards.
     fn both_ways(&self, lw: &Lowering, kept: &Kept, starts: &Storage) -> Lowered {
-        let mut r = self.open_steps(lw, kept.steps, self.cut);
+        let mut r = self.open_tiles(lw, kept);
         let args = &lw.cx.g.node(self.v).args;
         let ends = kept.ends.as_ref().map(|ends| ends.each_ref().map(|e| r.s.load(e, &r.parts, None)));
         let nothing = r.s.float(0.0);

@@ -15,7 +15,7 @@ pub struct Brought {
     of_state: Vec<(i64, Reg)>,
 }
 
-/// What is wanted besides dt, dt·u and b.
+/// What is wanted besides dt, b, and dt·u; that is u itself where time goes backwards.
 #[derive(Clone, Copy, Default)]
 pub struct Wanted {
     pub u: bool,
@@ -59,7 +59,7 @@ impl Cx<'_> {
             if let Some(dy) = what.dy {
                 out.push((DY, j, of(self, dy)?));
             }
-            let driven = self.g.e.b.binary(BinOp::MulRn, Type::F32, dt, u);
+            let driven = if s.reverse { u } else { self.g.e.b.binary(BinOp::MulRn, Type::F32, dt, u) };
             out.push((DRIVEN, j, driven));
         }
         self.g.scopes.pop();

@@ -1,8 +1,8 @@
-//! A scan forwards, with what c makes of the states at each step.
+//! A scan, with what c makes of the states at each step, in the order of time or against it.
 use super::Cx;
 use super::bring::{Wanted, step};
 use super::plan::C as OF_C;
-use super::shape::Forward;
+use super::shape::{Made, Walk};
 use super::walk::registers;
 use crate::emit::Emit;
 use crate::eval::Gives;
@@ -13,74 +13,100 @@ use crate::ptx::simt::V;
 use lolm_ir::kernel::KValue;
 
 impl Cx<'_> {
-    /// Walks all of time: whole chunks, and what is left.
-    pub fn results(&mut self, f: &Forward) -> Gives<()> {
+    /// Walks all of time: whole chunks, and what is left, which comes first on the way back.
+    pub fn results(&mut self, w: &Walk) -> Gives<()> {
         let p = self.p;
-        let (mut h, a) = (self.of_slots(f.scan.first)?, self.exponents()?);
+        let (mut h, a) = (self.of_slots(w.scan.first)?, self.exponents()?);
         let (whole, rest) = (p.steps / p.chunk, p.steps % p.chunk);
-        let wanted = Wanted { c: Some(f.c), ..Wanted::default() };
-        if whole > 0 {
-            let brought = self.load_chunk(C::Const(0), p.chunk, wanted)?;
-            self.leave(&brought);
-            self.g.e.meet();
-            let carry: Vec<V> = h.iter().map(|h| V::Reg(*h)).collect();
-            let (chunk, inside) = self.g.e.begin(C::Const(0), C::Const(whole), 1, false, true, &carry);
-            h = registers(&inside)?;
-            let b = &mut self.g.e.b;
-            let next = coord::add(b, chunk, C::Const(1));
-            let next = coord::either(b, next, C::Const(whole - 1), BinOp::Min);
-            let brought = self.load_chunk(next, p.chunk, wanted)?;
-            h = self.results_of_chunk(f, &a, chunk, p.chunk, h)?;
-            self.g.e.meet();
-            self.leave(&brought);
-            self.g.e.meet();
-            let next: Vec<V> = h.iter().map(|h| V::Reg(*h)).collect();
-            h = registers(&self.g.e.end(&next))?;
+        for is_rest in [w.scan.reverse, !w.scan.reverse] {
+            h = match is_rest {
+                true if rest > 0 => self.rest(w, &a, (whole, rest), h)?,
+                false if whole > 0 => self.whole_chunks(w, &a, whole, h)?,
+                _ => h,
+            };
         }
-        if rest > 0 {
-            let brought = self.load_chunk(C::Const(whole), rest, wanted)?;
-            self.leave(&brought);
-            self.g.e.meet();
-            h = self.results_of_chunk(f, &a, C::Const(whole), rest, h)?;
-        }
-        match f.last {
+        match w.last {
             Some(last) => self.store_slots(last, &h),
             None => Ok(()),
         }
     }
 
-    /// The first steps of the chunk that is in shared memory.
-    fn results_of_chunk(&mut self, f: &Forward, a: &[Reg], chunk: C, steps: i64, mut h: Vec<Reg>) -> Gives<Vec<Reg>> {
-        for j in 0..steps {
-            (h, _) = self.state_after(a, j, &h);
-            let c = self.of_states(OF_C, j);
-            let channels = self.p.channels as usize;
-            let b = &mut self.g.e.b;
-            let mut y: Vec<Reg> = vec![];
-            for (n, h) in h.iter().enumerate() {
-                let (state, channel) = (n / channels, n % channels);
-                match y.get(channel).copied() {
-                    Some(sum) => y[channel] = b.fma((*h).into(), c[state].into(), sum.into()),
-                    None => y.push(b.binary(BinOp::MulRn, Type::F32, *h, c[state])),
-                }
-            }
-            let y = self.over_states(y);
-            self.store_result(f, chunk, j, y)?;
+    fn whole_chunks(&mut self, w: &Walk, a: &[Reg], whole: i64, h: Vec<Reg>) -> Gives<Vec<Reg>> {
+        let (p, down) = (self.p, w.scan.reverse);
+        let (first, by) = if down { (whole - 1, -1) } else { (0, 1) };
+        self.load_and_leave(w, C::Const(first), p.chunk)?;
+        let carry: Vec<V> = h.iter().map(|h| V::Reg(*h)).collect();
+        let (chunk, inside) = self.g.e.begin(C::Const(0), C::Const(whole), 1, down, true, &carry);
+        let b = &mut self.g.e.b;
+        let next = coord::add(b, chunk, C::Const(by));
+        let next = coord::either(b, next, C::Const(whole - 1), BinOp::Min);
+        let next = coord::either(b, next, C::Const(0), BinOp::Max);
+        let brought = self.load_chunk(next, p.chunk, wanted(w))?;
+        let h = self.results_of_chunk(w, a, (chunk, p.chunk), registers(&inside)?)?;
+        self.g.e.meet();
+        self.leave(&brought);
+        self.g.e.meet();
+        let next: Vec<V> = h.iter().map(|h| V::Reg(*h)).collect();
+        registers(&self.g.e.end(&next))
+    }
+
+    /// The steps of the last chunk, which is none of the whole ones.
+    fn rest(&mut self, w: &Walk, a: &[Reg], (chunk, steps): (i64, i64), h: Vec<Reg>) -> Gives<Vec<Reg>> {
+        self.load_and_leave(w, C::Const(chunk), steps)?;
+        let h = self.results_of_chunk(w, a, (C::Const(chunk), steps), h)?;
+        if w.scan.reverse && chunk > 0 {
+            self.g.e.meet();
         }
         Ok(h)
     }
 
+    fn load_and_leave(&mut self, w: &Walk, chunk: C, steps: i64) -> Gives<()> {
+        let brought = self.load_chunk(chunk, steps, wanted(w))?;
+        self.leave(&brought);
+        self.g.e.meet();
+        Ok(())
+    }
+
+    /// The first steps of the chunk that is in shared memory.
+    fn results_of_chunk(&mut self, w: &Walk, a: &[Reg], (chunk, steps): (C, i64), mut h: Vec<Reg>) -> Gives<Vec<Reg>> {
+        for j in 0..steps {
+            let j = if w.scan.reverse { steps - 1 - j } else { j };
+            (h, _) = self.state_after(a, j, &h);
+            if let Some(made) = &w.y {
+                let y = self.result(&h, j);
+                self.store_result(made, chunk, j, y)?;
+            }
+        }
+        Ok(h)
+    }
+
+    /// What c makes of the states of this lane's own channel.
+    fn result(&mut self, h: &[Reg], j: i64) -> Reg {
+        let c = self.of_states(OF_C, j);
+        let channels = self.p.channels as usize;
+        let b = &mut self.g.e.b;
+        let mut y: Vec<Reg> = vec![];
+        for (n, h) in h.iter().enumerate() {
+            let (state, channel) = (n / channels, n % channels);
+            match y.get(channel).copied() {
+                Some(sum) => y[channel] = b.fma((*h).into(), c[state].into(), sum.into()),
+                None => y.push(b.binary(BinOp::MulRn, Type::F32, *h, c[state])),
+            }
+        }
+        self.over_states(y)
+    }
+
     /// Stores what is made of the result of a step, by the lane whose channel it is of.
-    fn store_result(&mut self, f: &Forward, chunk: C, j: i64, y: Reg) -> Gives<()> {
+    fn store_result(&mut self, made: &Made, chunk: C, j: i64, y: Reg) -> Gives<()> {
         let s = self.s;
         let first = coord::mul(&mut self.g.e.b, chunk, self.p.chunk);
         let holds = self.both(self.exists, self.is_first);
         self.g.open_scope([s.time, s.tile].into_iter().collect());
         self.fix(s.time, first, (0..self.p.chunk).collect());
         self.fix(s.tile, self.channel, vec![0]);
-        self.g.set(f.y, &step(j), V::Reg(y));
+        self.g.set(made.y, &step(j), V::Reg(y));
         self.g.only = holds.map(V::Reg);
-        f.stores.iter().try_for_each(|store| self.store_made(*store, j))?;
+        made.stores.iter().try_for_each(|store| self.store_made(*store, j))?;
         self.g.only = None;
         self.g.scopes.pop();
         self.unfix(&[s.time, s.tile]);
@@ -97,4 +123,8 @@ impl Cx<'_> {
         self.g.e.store(&access, x);
         Ok(())
     }
+}
+
+fn wanted(w: &Walk) -> Wanted {
+    Wanted { c: w.y.as_ref().map(|y| y.c), ..Wanted::default() }
 }

@@ -12,8 +12,9 @@ pub struct Stored {
     pub store: KValue,
 }
 
-/// h = exp(dt·a)·h + dt·u·b
+/// h = exp(dt·a)·h + dt·u·b, or backwards h = exp(dt·a)·(h + u·b).
 pub struct Scan {
+    pub reverse: bool,
     /// Axes of the blocks, outer ones first; the channels; what is scanned along; and the states.
     pub units: Vec<KAxis>,
     pub tile: KAxis,
@@ -29,14 +30,18 @@ pub struct Scan {
     pub h: KValue,
 }
 
-/// What c makes of the states, and perhaps the last of them.
-pub struct Forward {
+/// A scan with what c makes of its states, the last of them, or both.
+pub struct Walk {
     pub scan: Scan,
+    pub y: Option<Made>,
+    pub last: Option<Stored>,
+}
+
+/// Sums over states of their products with c, and the stores of what is made of these.
+pub struct Made {
     pub c: KValue,
     pub y: KValue,
-    /// Of what is made of y.
     pub stores: Vec<KValue>,
-    pub last: Option<Stored>,
 }
 
 pub struct Grad {
@@ -89,20 +94,28 @@ fn is_plain(k: &Kernel) -> bool {
     k.axes.iter().all(|a| a.lo.is_none() && a.hi.is_none()) && k.units.iter().all(|u| u.1 == 1)
 }
 
-/// The scan upwards, if it is a selective one, over these channels and states.
-fn scan_over(k: &Kernel, tile: impl Fn(KAxes) -> Option<KAxis>, state: KAxis) -> Option<Scan> {
-    let h = only(k, |o| matches!(o, KOp::Scan { reverse: false, .. }))?;
-    let time = k.value(h).op.folds()?;
-    let [decay, input, first] = args(k, h) else { return None };
-    let exponent = (*op(k, *decay) == KOp::Unary(Unary::Exp)).then(|| args(k, *decay)[0])?;
+/// This scan, if it is a selective one, over the channels and states that are picked of the axes of its rates and of b.
+fn scan_of(k: &Kernel, h: KValue, pick: impl Fn(KAxes, KAxes) -> Option<[KAxis; 2]>) -> Option<Scan> {
+    let KOp::Scan { axis: time, reverse } = *op(k, h) else { return None };
+    let [decay, input, first] = *args(k, h) else { return None };
+    let exponent = (*op(k, decay) == KOp::Unary(Unary::Exp)).then(|| args(k, decay)[0])?;
     let (dt, a) = binary(k, exponent, Binary::Mul)?;
-    let (driven, b) = binary(k, *input, Binary::Mul)?;
-    let (_, u) = binary(k, driven, Binary::Mul).filter(|x| x.0 == dt)?;
-    let tile = tile(k.value(a).axes.without(state))?;
+    let (u, b) = if reverse {
+        let (_, product) = binary(k, input, Binary::Mul).filter(|x| x.0 == decay)?;
+        binary(k, product, Binary::Mul)?
+    } else {
+        let (driven, b) = binary(k, input, Binary::Mul)?;
+        (binary(k, driven, Binary::Mul).filter(|x| x.0 == dt)?.1, b)
+    };
+    let [tile, state] = pick(k.value(a).axes, k.value(b).axes)?;
     let own = [tile, time, state];
     let units = (0..k.axes.len() as u8).map(KAxis).filter(|a| !own.contains(a)).collect();
-    let (decay, first) = (*decay, *first);
-    Some(Scan { units, tile, time, state, dt, a, b, u, decay, first, h })
+    Some(Scan { reverse, units, tile, time, state, dt, a, b, u, decay, first, h })
+}
+
+/// The one axis of a set.
+fn single(axes: KAxes) -> Option<KAxis> {
+    axes.iter().next().filter(|a| axes.without(*a) == KAxes::EMPTY)
 }
 
 impl Scan {
@@ -123,35 +136,50 @@ impl Scan {
 }
 
 /// The kernel as a selective scan, if it is one. The answer does not depend on lengths, but for that of the states.
-pub fn forward(k: &Kernel) -> Option<Forward> {
+pub fn walk(k: &Kernel) -> Option<Walk> {
     if !k.units.is_empty() || !is_plain(k) || k.ids().any(|v| matches!(op(k, v), KOp::Prev(_) | KOp::Accumulate(..))) {
         return None;
     }
-    let y = only(k, |o| matches!(o, KOp::Dot(_) | KOp::Reduce(..) | KOp::ArgMax(_)))?;
-    let KOp::Dot(state) = *op(k, y) else { return None };
-    let one = |axes: KAxes| axes.iter().next().filter(|a| axes.without(*a) == KAxes::EMPTY);
-    let scan = scan_over(k, one, state)?;
-    let [h, c] = *args(k, y) else { return None };
-    let last = only(k, |o| matches!(o, KOp::Last(_)));
-    let of_last = |v: KValue| Some(v) == last;
-    let last = match last {
-        Some(_) => Some(stored(k, of_last)?),
-        None => None,
+    let h = only(k, |o| matches!(o, KOp::Scan { .. }))?;
+    let is_fold = |o: &KOp| matches!(o, KOp::Dot(_) | KOp::Reduce(..) | KOp::ArgMax(_));
+    let folds: Vec<KValue> = k.ids().filter(|v| is_fold(op(k, *v))).collect();
+    let (y, scan) = match folds[..] {
+        [] => (None, scan_of(k, h, |a, b| Some([single(KAxes(a.0 & !b.0))?, single(KAxes(a.0 & b.0))?]))?),
+        [y] => {
+            let KOp::Dot(state) = *op(k, y) else { return None };
+            (Some(y), scan_of(k, h, |a, _| Some([single(a.without(state))?, state]))?)
+        }
+        _ => return None,
     };
-    let is_store = |v: &KValue| matches!(op(k, *v), KOp::Store(..)) && last.is_none_or(|l| l.store != *v);
-    let stores: Vec<KValue> = k.ids().filter(is_store).collect();
-    // What is stored is y, and what can be evaluated where y is known.
-    let wide = [scan.time, scan.tile].into_iter().chain(scan.units.iter().copied()).collect::<KAxes>();
+    let lasts = k.ids().filter(|v| matches!(op(k, *v), KOp::Last(_))).count();
+    let last = match lasts {
+        0 => None,
+        _ => Some(stored(k, |v| matches!(op(k, v), KOp::Last(_)))?),
+    };
+    let is_made = |v: &KValue| matches!(op(k, *v), KOp::Store(..)) && last.is_none_or(|l| l.store != *v);
+    let stores: Vec<KValue> = k.ids().filter(is_made).collect();
+    let y = match y {
+        None if stores.is_empty() => None,
+        None => return None,
+        Some(y) => Some(made(k, &scan, y, stores)?),
+    };
+    let first = first_is_read_where_last_is_written(k, &scan, last.as_ref());
+    let unguarded = last.is_none_or(|l| k.value(l.store).access().is_some_and(|(_, view)| view.guard.is_none()));
+    let sound = scan.is_sound(k) && first && unguarded && lasts <= 1 && (y.is_some() || last.is_some());
+    sound.then_some(Walk { scan, y, last })
+}
+
+/// What is stored is y, and what can be evaluated where y is known.
+fn made(k: &Kernel, s: &Scan, y: KValue, stores: Vec<KValue>) -> Option<Made> {
+    let [h, c] = *args(k, y) else { return None };
+    let wide = [s.time, s.tile].into_iter().chain(s.units.iter().copied()).collect::<KAxes>();
     let of_y = |s: &KValue| {
         let cone = cone(k, &k.uses(*s), &[y]);
         let plain = cone.iter().all(|v| *v == y || is_elementwise(k, *v));
         plain && cone.contains(&y) && k.value(*s).axes == wide && cone.iter().all(|v| wide.contains(k.value(*v).axes))
     };
-    let first = first_is_read_where_last_is_written(k, &scan, last.as_ref());
-    let unguarded = last.is_none_or(|l| k.value(l.store).access().is_some_and(|(_, view)| view.guard.is_none()));
-    let sound = h == scan.h && scan.is_sound(k) && scan.within(k, c, &[scan.time, scan.state]);
-    let all = sound && first && unguarded && !stores.is_empty() && stores.iter().all(of_y);
-    all.then_some(Forward { scan, c, y, stores, last })
+    let sound = h == s.h && s.within(k, c, &[s.time, s.state]) && !stores.is_empty() && stores.iter().all(of_y);
+    sound.then_some(Made { c, y, stores })
 }
 
 /// The state before the first step is read from memory that nobody writes, or where the last one is written.
@@ -188,7 +216,7 @@ pub fn grad(k: &Kernel) -> Option<Grad> {
     let (dt, u) = binary(k, driven, Binary::Mul)?;
     let d_u = stored(k, |v| binary(k, v, Binary::Mul).is_some_and(|(l, r)| sum(l, &slope, b).is_some() && r == dt))?;
     let state = sum(args(k, d_u.value)[0], &slope, b)?;
-    let scan = scan_over(k, |_| Some(tile), state).filter(|s| s.decay == decay)?;
+    let scan = scan_of(k, up, |_, _| Some([tile, state])).filter(|s| s.decay == decay)?;
     let d_b = stored(k, |v| sum(v, &slope, driven) == Some(tile))?;
     let d_a = stored(k, |v| sum(v, &d_exp, dt) == Some(time))?;
     let d_dt = stored(k, |v| match (op(k, v), args(k, v)) {

@@ -49,8 +49,13 @@ impl Cx<'_> {
             let (state, channel) = (n / channels, n % channels);
             let exponent = build.binary(BinOp::MulRn, Type::F32, dt[channel], *a);
             let decay = build.unary(UnOp::Ex2Flushed, Type::F32, exponent);
-            let input = build.binary(BinOp::MulRn, Type::F32, driven[channel], b[state]);
-            after.push(build.fma(decay.into(), (*h).into(), input.into()));
+            after.push(if self.s.reverse {
+                let sum = build.fma(driven[channel].into(), b[state].into(), (*h).into());
+                build.binary(BinOp::MulRn, Type::F32, decay, sum)
+            } else {
+                let input = build.binary(BinOp::MulRn, Type::F32, driven[channel], b[state]);
+                build.fma(decay.into(), (*h).into(), input.into())
+            });
             decays.push(decay);
         }
         (after, decays)
