@@ -205,6 +205,18 @@ fn needs_every_barrier(c: &Case) {
     }
 }
 
+/// Of each state and step: what the walk takes of the issue slots of a warp, the start of the kernel left out.
+#[test]
+fn little_is_done_for_each_state() {
+    let run = |steps: usize| {
+        let c = Case { channels: 128, batch: 1, steps, ..CASE };
+        let k = c.kernel();
+        gpu::run(&k, &gpu::claim(&k), &c.data(&k, 7)).1.total.warps
+    };
+    let instructions = 32.0 * (run(128) - run(64)) as f64 / (64 * 128 * CASE.states) as f64;
+    assert!((1.0..7.5).contains(&instructions), "{instructions} instructions");
+}
+
 /// NVIDIA's assembler keeps all values in registers, of several blocks at once.
 #[test]
 fn values_are_in_registers() {

@@ -200,6 +200,27 @@ fn shared_memory_is_used_without_conflicts() {
     assert!(n > 0 && conflicts == 0, "{conflicts} conflicts in {n} accesses");
 }
 
+/// Of each state and step: what the way forwards and the way back take of the issue slots of a warp, the start of the kernel
+/// left out; and what moves, each sector of global memory once.
+#[test]
+fn little_is_done_for_each_state() {
+    let run = |steps: usize| {
+        let c = Case { tile: 128, groups: 1, batch: 1, between: false, steps, ..CASE };
+        let k = c.kernel();
+        gpu::run(&k, &gpu::claim(&k), &c.data(&k, 7)).1
+    };
+    let (short, long) = (run(64), run(128));
+    let states = (64 * 128 * CASE.states) as f64;
+    let instructions = 32.0 * (long.total.warps - short.total.warps) as f64 / states;
+    let sectors = (long.global.sectors - short.global.sectors) as f64;
+    let exponentials = 2.0;
+    assert!((exponentials..24.5).contains(&instructions), "{instructions} instructions");
+    let bytes = 32.0 * sectors / (64.0 * 128.0);
+    // Of a channel and step: five values in, two out, a state in eight steps out and in; and its share of b and c, which each
+    // warp reads, and of their sums.
+    assert!(bytes < 4.0 * 7.0 + 2.0 * 4.0 * 16.0 / 8.0 + 8.0, "{bytes} bytes");
+}
+
 /// NVIDIA's assembler keeps all values in registers, of two blocks at once.
 #[test]
 fn values_are_in_registers() {
