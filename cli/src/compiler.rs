@@ -5,9 +5,11 @@ use clap::ValueEnum;
 use lolm_codegen::{Compiled, Info, Target};
 use lolm_ir::Graph;
 use lolm_ir::plan::Module;
+use lolm_models::choosing;
 use lolm_passes::pipeline::{self, Moment, Options, Phase, Precision, Source, Weights, compile_with};
 use lolm_runtime::Artifact;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -172,8 +174,18 @@ fn pass(m: &Moment) -> Option<&'static str> {
     })
 }
 
+/// Programs as a target has them: on a GPU, steps choose tokens too.
+fn made_for(target: Target, sources: &[Source]) -> Result<Cow<'_, [Source]>> {
+    let choosing = |s: &Source| Ok(Source { graph: choosing(s.graph.clone())?, goal: s.goal });
+    match target {
+        Target::Cpu => Ok(Cow::Borrowed(sources)),
+        Target::Cuda(_) => sources.iter().map(choosing).collect(),
+    }
+}
+
 /// Runs all passes. Gives the module and the time of each pass, summed over programs, which run side by side.
 pub fn module(sources: &[Source], to: To, dump: &Dump) -> Result<(Module, Vec<Time>)> {
+    let sources = &*made_for(to.target, sources)?;
     let clock = Mutex::new(Clock { since: vec![Instant::now(); sources.len()], times: vec![] });
     let failed = Mutex::new(None);
     let with = |i: usize, moment: Moment| {

@@ -220,6 +220,7 @@ impl<'a, E: Emit> Gen<'a, E> {
             KOp::Scan { axis, .. } => return self.scan_step(v, *axis, inst),
             KOp::Prev(_) => return self.state(value.args[0], inst),
             KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) | KOp::Last(_) => return self.array_result(v, inst),
+            KOp::Sample(_) => return Err(Fail::Limit("a draw has code for CUDA alone".into())),
             KOp::Store(..) | KOp::Accumulate(..) => return Err(self.nowhere(v)),
             op @ (KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_)) => op,
         };

@@ -25,6 +25,7 @@ const GENERATORS: &[(&str, Generate)] = &[
     ("scan", ptx::scan),
     ("scan_grad", ptx::scan_grad),
     ("contract", ptx::contract),
+    ("sample", ptx::sample),
     ("stream", stream),
 ];
 

@@ -39,7 +39,7 @@ impl<E: Emit> Gen<'_, E> {
             KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Dot(a) => !self.s.unroll.contains(a) && !self.is_in_array(v),
             KOp::Last(_) => !self.is_in_array(v),
             KOp::Const(_) | KOp::Index(_) | KOp::Load(..) | KOp::Random { .. } | KOp::Unary(_) => false,
-            KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_) => false,
+            KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_) | KOp::Sample(_) => false,
             KOp::Scan { .. } | KOp::Prev(_) | KOp::Store(..) | KOp::Accumulate(..) => false,
         }
     }

@@ -13,6 +13,7 @@ mod flow;
 mod inst;
 mod memory;
 mod print;
+mod sample;
 mod scan;
 mod simt;
 
@@ -20,4 +21,5 @@ pub use assembler::{AssembleError, Assembled, Assembler, Usage};
 pub use attention::{attention, attention_grad};
 pub use compile::{Code, Sm, compile, preamble};
 pub use contract::contract;
+pub use sample::sample;
 pub use scan::{scan, scan_grad};

@@ -420,5 +420,6 @@ fn nanoseconds(op: &KOp) -> f64 {
         KOp::Accumulate(..) => 0.6,
         KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_) => 0.1,
         KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) | KOp::Scan { .. } => 0.15,
+        KOp::Sample(_) => 2.0,
     }
 }

@@ -96,6 +96,32 @@ fn scan() {
 }
 
 #[test]
+fn sample() {
+    shown(
+        "sample",
+        "kernel @sample {
+  axis b 3
+  axis v 40
+  in $x f32 120
+  in $t f32 3
+  in $k i32 3
+  in $p f32 3
+  in $m f32 3
+  in $u f32 3
+  out $y i32 3
+  %0 f32[b v] = load $x[40*b + v]
+  %1 f32[b] = load $t[b]
+  %2 i32[b] = load $k[b]
+  %3 f32[b] = load $p[b]
+  %4 f32[b] = load $m[b]
+  %5 f32[b] = load $u[b]
+  %6 i32[b] = sample.v %0 %1 %2 %3 %4 %5
+  %7 i32[b] = store $y[b] %6
+}",
+    );
+}
+
+#[test]
 fn gather() {
     shown(
         "gather",

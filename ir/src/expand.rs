@@ -14,6 +14,7 @@ mod loss;
 mod norm;
 mod recurrence;
 mod routed;
+mod sample;
 mod scan;
 
 /// What became of a node.
@@ -32,8 +33,8 @@ impl Image {
     }
 }
 
-/// The same program with every fused operation that `which` chooses replaced by small operations; so is `top_k`, a small
-/// one that smaller ones can compute. Leaves, outputs, writes and scopes stay; equal operations become one.
+/// The same program with every fused operation that `which` chooses replaced by small operations; so are `top_k` and
+/// `sample`, small ones that smaller ones can compute. Leaves, outputs, writes and scopes stay; equal operations become one.
 pub fn expand(g: &Graph, which: &dyn Fn(&Op) -> bool) -> Result<Graph, GraphError> {
     let bare = g.bare();
     let mut ex = Expander { b: Builder::extend(bare) };
@@ -108,6 +109,7 @@ impl Expander {
             Op::CrossEntropy { vocab, over, cap } => return Some(self.cross_entropy(x, *vocab, *over, *cap)),
             Op::CrossEntropyGrad { vocab, over, cap } => return Some(self.cross_entropy_grad(x, *vocab, *over, *cap)),
             Op::TopK { axis, k } => return Some(self.top_k(x[0], *axis, *k)),
+            Op::Sample { axis } => self.sample(x, *axis),
             Op::RoutedDot { expert, over } => self.routed_dot(x, *expert, *over),
             Op::RoutedDotGrad { expert } => self.routed_dot_grad(x, *expert),
             Op::Leaf(_) | Op::Const(_) | Op::Iota(_) | Op::Random { .. } => return None,

@@ -19,12 +19,14 @@ mod loss;
 mod norm;
 mod reduce;
 mod routed;
+mod sample;
 mod scan;
 mod space;
 
 pub use elementwise::round_bf16;
 pub(crate) use elementwise::{binary_scalar, cast_scalar, maximum, unary_scalar};
 pub use leaf::table;
+pub use sample::choose;
 use space::Layout;
 
 /// A value: its axes in ascending order, and its elements row-major over them.
@@ -179,6 +181,7 @@ impl<'a> Call<'a> {
             Op::Mix => elementwise::mix(self),
             Op::Reduce { kind, axes } => reduce::reduce(self, *kind, *axes),
             Op::ArgMax(a) => reduce::argmax(self, *a),
+            Op::Sample { axis } => sample::sample(self, *axis),
             Op::Dot { axes } => reduce::dot(self, *axes),
             Op::Recurrence { axis, reverse } => scan::recurrence(self, *axis, *reverse),
             Op::Rename { from, to } => index::rename(self, *from, *to),

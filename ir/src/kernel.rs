@@ -91,6 +91,10 @@ pub enum KOp {
     Reduce(Fold, KAxis),
     /// `i32`: first index along the axis at which the operand is greatest.
     ArgMax(KAxis),
+    /// `(x, temperature, top_k, top_p, min_p, uniform)`, i32: the index along the axis that is drawn (see
+    /// `ir::op::Op::Sample`). The weights are sums in whole multiples of 2^-35, so every order of them is the same. No
+    /// kernel for the CPU has one.
+    Sample(KAxis),
     /// `(a, b[, acc])`: acc + Σ a·b along the axis, a chain of fma.
     Dot(KAxis),
     /// `(a, b, init)`: h = a·h + b along the axis, from init, upwards or (reverse) downwards. Varies over the axis.
@@ -160,6 +164,7 @@ impl Value {
             KOp::Load(o, v) | KOp::Store(o, v) | KOp::Accumulate(o, v) => Some((*o, v)),
             KOp::Const(_) | KOp::Index(_) | KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) => None,
             KOp::Fma | KOp::Select | KOp::Cast(_) | KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) => None,
+            KOp::Sample(_) => None,
             KOp::Scan { .. } | KOp::Prev(_) | KOp::Last(_) => None,
         }
     }
@@ -173,7 +178,8 @@ impl KOp {
     /// The axis that a value folds or runs along; its bounds are operands too.
     pub fn folds(&self) -> Option<KAxis> {
         match self {
-            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Dot(a) | KOp::Last(a) | KOp::Scan { axis: a, .. } => Some(*a),
+            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Sample(a) | KOp::Dot(a) | KOp::Last(a) => Some(*a),
+            KOp::Scan { axis: a, .. } => Some(*a),
             KOp::Const(_) | KOp::Index(_) | KOp::Load(..) | KOp::Random { .. } | KOp::Unary(_) => None,
             KOp::Binary(_) | KOp::Fma | KOp::Select | KOp::Cast(_) | KOp::Prev(_) => None,
             KOp::Store(..) | KOp::Accumulate(..) => None,
@@ -249,7 +255,7 @@ impl Kernel {
             }
             KOp::Index(a) => all.with(*a),
             KOp::Scan { axis: a, .. } => self.bounds(*a).fold(all, |s, v| of(s, &v)).with(*a),
-            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Dot(a) | KOp::Last(a) => {
+            KOp::Reduce(_, a) | KOp::ArgMax(a) | KOp::Sample(a) | KOp::Dot(a) | KOp::Last(a) => {
                 self.bounds(*a).fold(all, |s, v| of(s, &v)).without(*a)
             }
             KOp::Const(_) | KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) => all,

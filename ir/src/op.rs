@@ -140,6 +140,16 @@ pub enum Op {
         axis: AxisId,
         k: AxisId,
     },
+    /// `(x, temperature, top_k, top_p, min_p, uniform) -> i32`: the index of an element along the axis, drawn by the number
+    /// `uniform` in [0, 1). Of the elements those are kept that are among the `top_k` greatest (all, if it is not from 1 to
+    /// less than the length); of these the greatest that together reach `top_p` of their weights (all, if it is 1 or more);
+    /// of these those with at least `min_p` of the greatest weight. Of equals, the first comes first. The weight of x is
+    /// exp((x - max) / temperature); where the maximum is infinite, what equals it weighs 1 and the rest nothing. It is the
+    /// first kept index up to which the weights are more than `uniform` of all that is kept. Without a positive temperature
+    /// it is that of the greatest element. NaN is never chosen; if there is nothing else, the index is 0.
+    Sample {
+        axis: AxisId,
+    },
     /// `(a, b)`: Σ over `axes` of a·b, a chain of fused multiply-adds.
     Dot {
         axes: AxisSet,
@@ -329,6 +339,7 @@ impl Op {
             Op::Reduce { kind, .. }      => row(kind.name(), 1, 1, Reduction, 1),
             Op::ArgMax(_)                => row("argmax", 1, 1, Reduction, 1),
             Op::TopK { .. }              => row("top_k", 1, 1, Reduction, 2),
+            Op::Sample { .. }            => row("sample", 6, 6, Reduction, 1),
             Op::Dot { .. }               => row("dot", 2, 2, Reduction, 1),
             Op::Recurrence { .. }        => row("linear_recurrence", 2, 3, Reduction, 1),
             Op::Rename { .. }            => row("rename", 1, 1, Index, 1),

@@ -223,7 +223,7 @@ fn draw(g: &Graph, v: ValueId) -> Option<Draw> {
         Op::RmsNorm { .. } | Op::Rope { .. } | Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. } => None,
         Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. } => None,
         Op::Mix | Op::CausalConv { .. } | Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. } => None,
-        Op::TopK { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
+        Op::TopK { .. } | Op::Sample { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
     }
 }
 

@@ -31,7 +31,7 @@ pub enum GroupKind {
     Update(ValueId),
     /// A recurrence along one axis, plain or gated, or the gradient of a gated one.
     Scan(ValueId),
-    /// An attention, a selective scan, a cross-entropy, or a gradient of one.
+    /// An attention, a selective scan, a cross-entropy, or a gradient of one; or a draw.
     Fused(ValueId),
 }
 
@@ -203,6 +203,7 @@ impl Walk<'_> {
             Op::Recurrence { .. } | Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. } => {
                 self.separate(v, GroupKind::Scan(v))
             }
+            Op::Sample { .. } => self.separate(v, GroupKind::Fused(v)),
             op if op.info().class == Class::Fused && !op.is_elementwise() => {
                 self.separate(v, GroupKind::Fused(v));
             }

@@ -161,7 +161,8 @@ impl Backward {
                 self.leaves[l.0 as usize] = Some(sum);
             }
             // No float operand, or gradient stops here by definition.
-            Op::Const(_) | Op::Iota(_) | Op::Random { .. } | Op::ArgMax(_) | Op::StopGradient => {}
+            Op::Const(_) | Op::Iota(_) | Op::Random { .. } | Op::StopGradient => {}
+            Op::ArgMax(_) | Op::Sample { .. } => {}
 
             Op::Unary(u) => self.unary(n, *u, g),
             Op::Binary(b) => self.binary(n, *b, g),

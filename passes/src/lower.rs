@@ -30,6 +30,7 @@ mod gpu;
 mod gpu_attention;
 mod gpu_head;
 mod gpu_routed;
+mod gpu_sample;
 mod gpu_segments;
 mod index;
 mod layout;
@@ -450,7 +451,7 @@ pub fn has_launch(op: &Op, target: Target) -> bool {
 pub(crate) fn is_arithmetic(op: &KOp) -> bool {
     match op {
         KOp::Unary(_) | KOp::Binary(_) | KOp::Fma | KOp::Reduce(..) | KOp::Dot(_) | KOp::Scan { .. } => true,
-        KOp::Random { .. } | KOp::Select | KOp::ArgMax(_) | KOp::Accumulate(..) => true,
+        KOp::Random { .. } | KOp::Select | KOp::ArgMax(_) | KOp::Sample(_) | KOp::Accumulate(..) => true,
         KOp::Const(_) | KOp::Index(_) | KOp::Load(..) | KOp::Cast(_) => false,
         KOp::Prev(_) | KOp::Last(_) | KOp::Store(..) => false,
     }

@@ -6,8 +6,10 @@ use crate::model::{Input, Model, ModelError, Output, ProgramId};
 use crate::trace::{Ports, Trace};
 use lolm_ir::DType;
 
+mod choice;
 mod sampler;
-pub use sampler::{Sampler, Sampling, SamplingError, argmax, log_total, most_probable};
+pub use choice::Choice;
+pub use sampler::{Draw, Sampler, Sampling, SamplingError, argmax, log_total, most_probable};
 
 /// Why nothing can be generated, or no more.
 #[derive(Debug, thiserror::Error)]
@@ -27,19 +29,25 @@ pub enum GenerateError {
 }
 
 /// A token that was just chosen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Chosen<'a> {
     pub token: u32,
-    /// f32[v], from which it was chosen.
-    pub logits: &'a [f32],
     /// What the model was like at the token before it, which gave the logits.
     pub trace: Trace,
+    model: &'a Model,
+    logits: Output,
+    vocab: usize,
 }
 
-impl Chosen<'_> {
+impl<'a> Chosen<'a> {
+    /// f32[v], from which it was chosen. On a device they are fetched now.
+    pub fn logits(&self) -> &'a [f32] {
+        self.model.output_part(self.logits, 0..self.vocab)
+    }
     /// The logarithm of its probability as the model gives it, before temperature.
     pub fn logprob(&self) -> f32 {
-        (self.logits[self.token as usize] as f64 - log_total(self.logits)) as f32
+        let logits = self.logits();
+        (logits[self.token as usize] as f64 - log_total(logits)) as f32
     }
 }
 
@@ -61,6 +69,8 @@ pub struct Generator<'a> {
     trace: Trace,
     /// Of `steps`, the one that ran last: its logits are those of the last token.
     last: usize,
+    /// How the token behind those that go in is chosen, where a step does so.
+    draw: Option<Draw>,
 }
 
 /// A step program that takes this many tokens.
@@ -71,6 +81,7 @@ struct Step {
     pos: Option<Input>,
     logits: Output,
     inside: Ports,
+    choice: Option<Choice>,
 }
 
 /// A setting for each input that a step program may have beside tokens and position.
@@ -106,7 +117,8 @@ impl<'a> Generator<'a> {
         let logits = &model.plan(steps[last].program).outputs.iter().find(|o| o.name == "logits");
         let vocab = logits.and_then(|o| o.shape.last().copied()).unwrap_or(0);
         let max_seq_len = settings.max_seq_len;
-        let mut g = Generator { model, steps, vocab, max_seq_len, position: 0, trace: Trace::default(), last };
+        let trace = Trace::default();
+        let mut g = Generator { model, steps, vocab, max_seq_len, position: 0, trace, last, draw: None };
         g.restart();
         Ok(g)
     }
@@ -183,6 +195,9 @@ impl<'a> Generator<'a> {
         if let Some(pos) = s.pos {
             self.model.input_mut::<i32>(pos).fill(self.position as i32);
         }
+        if let Some(c) = s.choice {
+            c.set(self.model, |_| self.draw);
+        }
         self.model.run(s.program);
         self.position += tokens.len();
         self.last = i;
@@ -211,16 +226,24 @@ impl<'a> Generator<'a> {
         }
         sampling.check()?;
         let mut sampler = Sampler::new(self.vocab);
+        self.draw = Some(sampling.draw(0));
         self.extend(prompt)?;
         let mut out = Generated::default();
         for i in 0..count {
-            let token = sampler.choose(&sampling, self.logits(), i as u64);
+            // What went in before was not drawn for.
+            let choice = self.steps[self.last].choice.filter(|_| i > 0 || !prompt.is_empty());
+            let token = match choice {
+                Some(c) => c.token(self.model, 0),
+                None => sampler.choose(&sampling, self.logits(), i as u64),
+            };
             out.tokens.push(token);
             out.traces.push(self.trace);
-            let chosen = Chosen { token, logits: self.logits(), trace: self.trace };
+            let logits = self.steps[self.last].logits;
+            let chosen = Chosen { token, trace: self.trace, model: self.model, logits, vocab: self.vocab };
             if !each(&chosen) || stop.contains(&token) || i + 1 == count {
                 break;
             }
+            self.draw = Some(sampling.draw(i as u64 + 1));
             self.extend(&[token])?;
         }
         Ok(out)
@@ -238,6 +261,7 @@ impl Step {
             pos: m.has_input(p, "pos").then(|| m.input(p, "pos", DType::I32)).transpose()?,
             logits: m.output(p, "logits", DType::F32)?,
             inside: Ports::of(m, p, ids)?,
+            choice: Choice::of(m, p)?,
         };
         let shape = m.plan(p).inputs.iter().find(|i| i.name == "tokens").map(|i| i.shape.clone()).unwrap_or_default();
         match shape[..] {

@@ -194,6 +194,10 @@ impl Model {
     pub fn input_mut<T: Element>(&mut self, i: Input) -> &mut [T] {
         self.machine.input_mut(i.program, i.slot)
     }
+    /// What an input holds.
+    pub fn input_slice<T: Element>(&self, i: Input) -> &[T] {
+        self.machine.inputs(i.program).view(i.slot)
+    }
     /// Elements of an input.
     pub fn input_len(&self, i: Input) -> usize {
         self.machine.inputs(i.program).slots()[i.slot].len

@@ -1,7 +1,7 @@
 //! The engine over compiled models of every family: many answers at a time, from the cache or not, have the bits that each
 //! has alone.
 use lolm_ir::artifact::lanes_program;
-use lolm_models::{Program, kept_keys, prefill_sizes, window};
+use lolm_models::{Program, choosing, kept_keys, prefill_sizes, window};
 use lolm_passes::pipeline::{Goal, Options as Compile, Source, Target};
 use lolm_runtime::Model;
 use lolm_runtime::generate::{Generator, Sampler, Sampling, Settings, log_total};
@@ -155,6 +155,43 @@ fn answers_on_a_gpu_have_the_bits_that_each_has_alone() {
     for case in ["lolm_full", "samba_short_window"].map(case) {
         let bytes = Bytes::new(&case, &sources(&case), Compile { target: Target::Gpu, ..Compile::default() });
         serve(&case, &bytes, 4, 64 << 20);
+    }
+}
+
+/// Some are chosen by the model, others, whose logits are looked at, by the host; each as the host would have it.
+#[test]
+fn tokens_that_a_gpu_chooses_are_those_of_the_host() {
+    for case in ["lolm_full", "griffin"].map(case) {
+        let choosing = |s: Source| Source { graph: choosing(s.graph).unwrap(), ..s };
+        let all: Vec<Source> = sources(&case).into_iter().map(choosing).collect();
+        let bytes = Bytes::new(&case, &all, Compile { target: Target::Gpu, ..Compile::default() });
+        let mut single = bytes.load(&case, 0);
+        let engine = Engine::start(bytes.load(&case, SLOTS), options(&case, 64 << 20)).unwrap();
+        let request = |who: usize| {
+            let r = request(&case, who, engine.facts().gate);
+            let (top_k, top_p) = ([0, 5, 0][who / 2 % 3], [1.0, 0.8][who % 2]);
+            let sampling = Sampling { top_k, top_p, min_p: 0.01, ..r.sampling };
+            let logit_bias = if who == 4 { vec![(3, 1.5)] } else { vec![] };
+            Request { max_tokens: 6, sampling, logprobs: (who % 4 == 3).then_some(1), logit_bias, ..r }
+        };
+        let requests: Vec<Request> = (0..8).map(request).collect();
+        for round in 0..2 {
+            let asked: Vec<_> = requests.iter().map(|r| ask(&engine, r)).collect();
+            for (who, (r, (_ticket, events))) in requests.iter().zip(&asked).enumerate() {
+                let tokens: Vec<u32> = answer(events).1.iter().map(|t| t.0).collect();
+                if r.logit_bias.is_empty() {
+                    let expected: Vec<u32> = alone(&case, &mut single, r).1.iter().map(|t| t.0).collect();
+                    assert_eq!(tokens, expected, "{}: request {who}, round {round}", case.name);
+                }
+            }
+        }
+        let r = &requests[1];
+        let settings =
+            Settings { max_seq_len: case.spec.max_seq_len, gate_force: r.gate.unwrap_or(-1.0), tau: case.tau() as f32 };
+        let expected: Vec<u32> = alone(&case, &mut single, r).1.iter().map(|t| t.0).collect();
+        let mut g = Generator::new(&mut single, settings).unwrap();
+        let found = g.generate(&r.prompt, r.max_tokens, r.sampling, &[], &mut |_| true).unwrap();
+        assert_eq!(found.tokens, expected, "{}: generated", case.name);
     }
 }
 

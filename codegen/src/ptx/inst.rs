@@ -144,6 +144,9 @@ pub enum Rounding {
     Rn,
     /// Towards zero.
     Rzi,
+    /// To an integer: the nearest, ties to even, and upwards.
+    Rni,
+    Rpi,
 }
 
 /// Which lane a shuffle reads.
@@ -153,6 +156,8 @@ pub enum Shuffle {
     Idx,
     /// That whose number differs in these bits.
     Bfly,
+    /// That whose number is so much less; the first lanes read themselves.
+    Up,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -289,6 +294,17 @@ pub enum Op {
         d: Reg,
         a: Reg,
         lane: Src,
+    },
+    /// Whether the predicate holds on any lane.
+    Any {
+        d: Reg,
+        a: Reg,
+    },
+    /// Adds a u32 to shared memory, whoever else does so at the same time; gives what was there, if that is asked for.
+    AddShared {
+        d: Option<Reg>,
+        a: Src,
+        at: Address,
     },
     /// All lanes of the warp meet, and see each other's writes.
     SyncWarp,

@@ -175,6 +175,8 @@ fn rounding(r: Rounding) -> &'static str {
         Rounding::None => "",
         Rounding::Rn => ".rn",
         Rounding::Rzi => ".rzi",
+        Rounding::Rni => ".rni",
+        Rounding::Rpi => ".rpi",
     }
 }
 
@@ -182,6 +184,7 @@ fn shuffle(s: Shuffle) -> &'static str {
     match s {
         Shuffle::Idx => "idx",
         Shuffle::Bfly => "bfly",
+        Shuffle::Up => "up",
     }
 }
 
@@ -235,8 +238,14 @@ fn operation(op: &Op) -> String {
         }
         Op::CvtPair { d, high, low } => format!("cvt.rn.bf16x2.f32 {}, {}, {}", reg(d), src(high), src(low)),
         Op::Shfl { how, d, a, lane } => {
-            format!("shfl.sync.{}.b32 {}, {}, {}, 31, -1", shuffle(how), reg(d), reg(a), src(lane))
+            let last = if how == Shuffle::Up { 0 } else { 31 };
+            format!("shfl.sync.{}.b32 {}, {}, {}, {last}, -1", shuffle(how), reg(d), reg(a), src(lane))
         }
+        Op::Any { d, a } => format!("vote.sync.any.pred {}, {}, -1", reg(d), reg(a)),
+        Op::AddShared { d: Some(d), a, at } => {
+            format!("atom.shared.add.u32 {}, {}, {}", reg(d), address(at), src(a))
+        }
+        Op::AddShared { d: None, a, at } => format!("red.shared.add.u32 {}, {}", address(at), src(a)),
         Op::SyncWarp => "bar.warp.sync -1".into(),
         Op::SyncBlock => "bar.sync 0".into(),
         Op::Bra { to } => format!("bra.uni {}", label(to)),

@@ -103,6 +103,7 @@ impl Generator<'_> {
         match with.single() {
             Some(axis) if self.options.steps && self.chance(3) => self.b.op(Op::ArgMax(axis), &[x]),
             Some(axis) if self.options.steps && self.chance(3) => self.greatest(axis, x),
+            Some(axis) if self.options.steps && self.chance(3) => self.sample(axis, x),
             _ => self.b.op(Op::Reduce { kind, axes: with }, &[x]),
         };
     }
@@ -114,6 +115,23 @@ impl Generator<'_> {
         let both = self.b.op(Op::TopK { axis, k }, &[x]);
         let which = self.pick(2);
         self.b.part(both, which)
+    }
+
+    /// A draw, under settings some of which are rows' own.
+    fn sample(&mut self, axis: AxisId, x: ValueId) -> ValueId {
+        let x = self.b.cast(x, DType::F32);
+        let setting = |s: &mut Self, choices: &[f32]| {
+            let c = s.one_of(choices);
+            s.b.num(c)
+        };
+        let temperature = setting(self, &[0.0, 0.5, 1.0]);
+        let (top_p, min_p) = (setting(self, &[0.4, 1.0]), setting(self, &[0.0, 0.3]));
+        let k = self.pick(4) as i32;
+        let top_k = self.b.int(k);
+        let axes = self.any_axes(NONE, axis.into());
+        let uniform = self.operand(DType::F32, axes);
+        let uniform = self.b.unary(Unary::Sigmoid, uniform);
+        self.b.op(Op::Sample { axis }, &[x, temperature, top_k, top_p, min_p, uniform])
     }
 
     fn dot(&mut self) {

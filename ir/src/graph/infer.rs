@@ -149,6 +149,7 @@ impl Cx<'_> {
                 self.one(DType::I32, self.axes(0).without(*a))
             }
             Op::TopK { axis, k } => self.top_k(*axis, *k),
+            Op::Sample { axis } => self.sample(*axis),
             Op::Dot { axes } => self.dot(*axes),
             Op::Recurrence { axis, .. } => {
                 let d = self.floats(0..all)?;
@@ -305,6 +306,17 @@ impl Cx<'_> {
         }
         let axes = self.axes(0).without(axis).with(k);
         Ok(vec![Type::new(d, axes), Type::new(DType::I32, axes)].into())
+    }
+
+    fn sample(&self, axis: AxisId) -> Result<Types> {
+        self.need(0, axis)?;
+        for (i, d) in [DType::F32, DType::F32, DType::I32, DType::F32, DType::F32, DType::F32].into_iter().enumerate() {
+            self.dtype(i, d)?;
+            if i > 0 {
+                self.lack(i, axis)?;
+            }
+        }
+        self.one(DType::I32, self.union().without(axis))
     }
 
     fn dot(&self, axes: AxisSet) -> Result<Types> {

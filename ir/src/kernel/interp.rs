@@ -4,7 +4,7 @@
 //! operands as they were before the kernel.
 use super::{Fold, KAxes, KAxis, KOp, KValue, Kernel, OperandId, View};
 use crate::dtype::DType;
-use crate::interp::{binary_scalar, cast_scalar, maximum, unary_scalar};
+use crate::interp::{binary_scalar, cast_scalar, choose, maximum, unary_scalar};
 use crate::philox;
 use std::ops::Range;
 
@@ -168,6 +168,7 @@ impl Run<'_> {
                 self.fold(v, *a, start, |s, x, _| s + x[0] * x[1])
             }
             KOp::ArgMax(a) => self.argmax(v, *a),
+            KOp::Sample(a) => self.sample(v, *a),
             KOp::Scan { axis, reverse } => self.scan(v, *axis, *reverse, false),
             KOp::Prev(_) => {
                 let KOp::Scan { axis, reverse } = k.value(value.args[0]).op else { return Ok(vec![]) };
@@ -222,6 +223,19 @@ impl Run<'_> {
             best.1 as f64
         };
         self.ranges(a, value.axes).into_iter().enumerate().map(first).collect()
+    }
+
+    fn sample(&self, v: KValue, a: KAxis) -> Vec<f64> {
+        let value = self.k.value(v);
+        let x = value.args[0];
+        let (at, s) = (self.places(x, value.axes), self.stride(self.k.value(x).axes, a));
+        let data = &self.values[x.0 as usize];
+        let settings: Vec<Vec<f64>> = value.args[1..].iter().map(|x| self.over(*x, value.axes)).collect();
+        let one = |(i, r): (usize, Range<usize>)| {
+            let row: Vec<f64> = r.clone().map(|j| data[at[i] + s * j]).collect();
+            (r.start + choose(&row, std::array::from_fn(|n| settings[n][i]))) as f64
+        };
+        self.ranges(a, value.axes).into_iter().enumerate().map(one).collect()
     }
 
     /// The states after each step of the scan `v`, or before it.

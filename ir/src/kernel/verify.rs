@@ -6,7 +6,7 @@
 //! - Arithmetic is f32 (or i32 for neg, abs, the binary operations, sums and maxima): bf16 is cast first. Comparisons, `not`
 //!   and `and` give bool. `select` takes a bool and two values of one dtype. A bf16 value comes from a load or a cast.
 //! - Bounds of an axis are i32, do not vary over it, and stand before the values that fold along it.
-//! - `reduce`, `argmax` and `dot` have an operand that varies over the axis. The initial state of a scan and the
+//! - `reduce`, `argmax`, `sample` and `dot` have an operand that varies over the axis; the settings of a `sample` do not. The initial state of a scan and the
 //!   accumulator of a dot do not vary over it. `prev` and `last` take a scan along the same axis.
 //! - A view names an axis at most once, its offsets are i32, its guard bool. Without guard and offsets it stays inside the
 //!   operand; with offsets or a guard that is the duty of who wrote it.
@@ -137,6 +137,7 @@ impl Kernel {
             KOp::Cast(d) => of(&[first], *d),
             KOp::Reduce(..) => of(&[number], number),
             KOp::ArgMax(_) => of(&[F32], I32),
+            KOp::Sample(_) => of(&[F32, F32, I32, F32, F32, F32], I32),
             KOp::Dot(_) if found.len() == 3 => of(&[F32; 3], F32),
             KOp::Dot(_) => of(&[F32; 2], F32),
             KOp::Scan { .. } => of(&[F32; 3], F32),
@@ -150,6 +151,11 @@ impl Kernel {
         match value.op {
             KOp::Reduce(_, a) | KOp::ArgMax(a) => {
                 ensure(varies(0, a), || "its operand does not vary over the axis".into())
+            }
+            KOp::Sample(a) => {
+                ensure(varies(0, a), || "its operand does not vary over the axis".into())?;
+                let settings = (1..value.args.len()).all(|i| !varies(i, a));
+                ensure(settings, || "one of its settings varies over the axis".into())
             }
             KOp::Dot(a) => {
                 ensure(varies(0, a) || varies(1, a), || "no operand varies over the axis".into())?;

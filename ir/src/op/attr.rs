@@ -62,7 +62,9 @@ impl Op {
             Op::Slice { axis, start, to } | Op::Pad { axis, start, to } => {
                 vec![("axis", Attr::Axis(*axis)), ("start", Attr::Int(*start as i64)), ("to", Attr::Axis(*to))]
             }
-            Op::Stack { axis } | Op::Gather { axis } | Op::Update { axis } => vec![("axis", Attr::Axis(*axis))],
+            Op::Stack { axis } | Op::Gather { axis } | Op::Update { axis } | Op::Sample { axis } => {
+                vec![("axis", Attr::Axis(*axis))]
+            }
             Op::Concat { axis, parts } => vec![("axis", Attr::Axis(*axis)), ("parts", Attr::List(parts.clone()))],
             Op::Shift { axis, by } => vec![("axis", Attr::Axis(*axis)), ("by", Attr::Int(*by))],
             Op::ScatterAdd { axis, over } => vec![("axis", Attr::Axis(*axis)), ("over", Attr::Axes(*over))],
@@ -275,6 +277,7 @@ impl Reader<'_> {
                 Op::CrossEntropyGrad { vocab: self.axis("vocab")?, over: self.axes("over")?, cap: self.cap()? }
             }
             "top_k" => Op::TopK { axis: self.axis("axis")?, k: self.axis("k")? },
+            "sample" => Op::Sample { axis: self.axis("axis")? },
             "routed_dot" => Op::RoutedDot { expert: self.axis("expert")?, over: self.axis("over")? },
             "routed_dot_grad" => Op::RoutedDotGrad { expert: self.axis("expert")? },
             other => return Err(AttrError::UnknownMnemonic(other.into())),

@@ -377,6 +377,33 @@ fn the_greatest_by_comparisons() {
 }
 
 #[test]
+fn draws_by_comparisons() {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    let rows =
+        [[3., 1., 2., 3., 0.], [1.; 5], [nan, 1., inf, inf, -inf], [nan, -inf, 2., nan, 1.], [-inf; 5], [nan; 5]];
+    for (n, row) in rows.iter().enumerate() {
+        for settings in 0..72 {
+            let pick = |of: &[f64], at: usize| of[settings / at % of.len()];
+            let (t, k) = (pick(&[0., 1., 0.7], 1), pick(&[0., 2., 3., 7.], 3));
+            let (p, m) = (pick(&[1., 0.55, 0.9], 12), pick(&[0., 0.3], 36));
+            let mut c = Case::new();
+            let (b, v) = (c.b.axis("b", 4), c.b.axis("v", 5));
+            let x = c.f32("x", &[v], row);
+            let k = c.input("k", DType::I32, &[], &[k]);
+            let [t, p, m] = [("t", t), ("p", p), ("m", m)].map(|(n, s)| c.f32(n, &[], &[s]));
+            let u = c.f32("u", &[b], &[0.03, 0.37, 0.69, 0.98]);
+            let y = c.b.op(Op::Sample { axis: v }, &[x, t, k, p, m, u]);
+            c.b.output("y", y, &[vec![b]]);
+            let g = c.b.finish().unwrap();
+            let small = expand(&g, &|op| matches!(op, Op::Sample { .. })).unwrap();
+            assert!(small.nodes.iter().all(|n| !matches!(n.op, Op::Sample { .. })));
+            let (a, b) = (run(&g, &c.feeds).unwrap(), run(&small, &c.feeds).unwrap());
+            assert_eq!(a.outputs, b.outputs, "row {n}, settings {settings}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_chosen_stays() {
     let mut c = Case::new();
     c.b.scope("head");

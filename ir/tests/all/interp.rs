@@ -396,6 +396,42 @@ fn the_greatest_come_first_and_equals_in_order() {
 }
 
 #[test]
+fn draws_are_from_what_the_settings_leave() {
+    let (inf, nan) = (f64::INFINITY, f64::NAN);
+    // temperature, top_k, top_p, min_p, uniform
+    let draw = |xs: &[f64], [temperature, top_k, top_p, min_p, uniform]: [f64; 5]| {
+        let mut c = Case::new();
+        let (b, v) = (c.b.axis("b", 1), c.b.axis("v", xs.len()));
+        let x = c.f32("x", &[b, v], xs);
+        let k = c.input("k", DType::I32, &[b], &[top_k]);
+        let [t, p, m] = [("t", temperature), ("p", top_p), ("m", min_p)].map(|(n, s)| c.f32(n, &[], &[s]));
+        let u = c.f32("u", &[b], &[uniform]);
+        let y = c.b.op(Op::Sample { axis: v }, &[x, t, k, p, m, u]);
+        c.value(y, 0, &[b])[0]
+    };
+    // Weights 1, 4, 2, 1 of 8.
+    let xs = [0., 4f64.ln(), 2f64.ln(), 0.];
+    let all = |settings: [f64; 4]| {
+        let one = |u: usize| draw(&xs, [settings[0], settings[1], settings[2], settings[3], u as f64 / 8.0 + 0.01]);
+        (0..8).map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(all([1., 0., 1., 0.]), [0., 1., 1., 1., 1., 2., 2., 3.]);
+    assert_eq!(all([1., 9., 2., -1.]), [0., 1., 1., 1., 1., 2., 2., 3.]);
+    assert_eq!(all([0., 0., 1., 0.]), [1.; 8]);
+    assert_eq!(all([1., 1., 1., 0.]), [1.; 8]);
+    assert_eq!(all([1., 2., 1., 0.]), [1., 1., 1., 1., 1., 1., 2., 2.]);
+    assert_eq!(all([1., 3., 1., 0.]), [0., 0., 1., 1., 1., 1., 2., 2.]);
+    assert_eq!(all([1., 0., 0.4, 0.]), [1.; 8]);
+    assert_eq!(all([1., 0., 0.6, 0.]), [1., 1., 1., 1., 1., 1., 2., 2.]);
+    assert_eq!(all([1., 0., 0.8, 0.]), [0., 0., 1., 1., 1., 1., 2., 2.]);
+    assert_eq!(all([1., 0., 1., 0.4]), [1., 1., 1., 1., 1., 1., 2., 2.]);
+    assert_eq!(all([0.5, 0., 1., 0.]), [0., 1., 1., 1., 1., 1., 1., 2.]);
+    let edge = |xs: &[f64]| draw(xs, [1., 0., 1., 0., 0.9]);
+    assert_eq!((edge(&[nan, nan]), edge(&[nan, -inf]), edge(&[-inf, nan]), edge(&[2.])), (0., 1., 0., 0.));
+    assert_eq!((edge(&[1., inf, 5., inf, nan]), edge(&[-inf, 1., -inf]), edge(&[-inf, -inf])), (3., 1., 1.));
+}
+
+#[test]
 fn rows_go_through_the_matrix_of_their_expert() {
     let mut c = Case::new();
     let [t, e, d, f] = [("t", 3), ("e", 2), ("d", 2), ("f", 1)].map(|(n, l)| c.b.axis(n, l));

@@ -31,7 +31,7 @@ impl Rewriter {
             Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. } => None,
             Op::Attention(_) | Op::SelectiveScan { .. } | Op::CrossEntropy { .. } => None,
             Op::AttentionGrad(_) | Op::SelectiveScanGrad { .. } | Op::CrossEntropyGrad { .. } => None,
-            Op::TopK { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
+            Op::TopK { .. } | Op::Sample { .. } | Op::RoutedDot { .. } | Op::RoutedDotGrad { .. } => None,
         }
     }
 

@@ -23,6 +23,7 @@ pub enum Fun {
     Reduce(Reduction),
     ArgMax,
     TopK,
+    Sample,
     Dot,
     Recurrence,
     Rename,
@@ -103,6 +104,7 @@ impl Fun {
             Fun::Reduce(r)         => row(r.name(), 1, 1),
             Fun::ArgMax            => row("argmax", 1, 1),
             Fun::TopK              => row("top_k", 2, 1),
+            Fun::Sample            => row("sample", 1, 6),
             Fun::Dot               => row("dot", 1, 2),
             Fun::Recurrence        => row("linear_recurrence", 2, 3),
             Fun::Rename            => row("rename", 2, 1),
@@ -163,7 +165,9 @@ impl Fun {
         all.extend(lolm_ir::op::Binary::ALL.map(Binary));
         all.extend([Select, Cast]);
         all.extend(Reduction::ALL.map(Reduce));
-        all.extend([ArgMax, TopK, Dot, Recurrence, Rename, At, Slice, Pad, Stack, Concat, Shift, Gather, ScatterAdd]);
+        all.extend([
+            ArgMax, TopK, Sample, Dot, Recurrence, Rename, At, Slice, Pad, Stack, Concat, Shift, Gather, ScatterAdd,
+        ]);
         all.extend([Update, StopGradient, Part, Softmax, LogSumExp, LayerNorm, RmsNorm, Rope, Attention]);
         all.extend([AttentionGrad, SelectiveScan, SelectiveScanGrad, Mix, CausalConv, GatedRecurrence]);
         all.extend([GatedRecurrenceGrad, CrossEntropy, CrossEntropyGrad, RoutedDot, RoutedDotGrad]);

@@ -12,14 +12,14 @@ use lolm_ir::op::{Binary, Op};
 use lolm_ir::plan::Kind;
 use lolm_ir::{DType, ValueId};
 
-/// True for fused operations that have kernels of their own.
+/// True for operations that have kernels of their own where others are expanded.
 pub(super) fn has_kernel(op: &Op) -> bool {
     let scan = matches!(op, Op::SelectiveScan { .. } | Op::SelectiveScanGrad { .. });
     let gated = matches!(op, Op::GatedRecurrence { .. } | Op::GatedRecurrenceGrad { .. });
     let head = matches!(op, Op::CrossEntropy { .. } | Op::CrossEntropyGrad { .. });
     let attention = matches!(op, Op::Attention(_) | Op::AttentionGrad(_));
     let routed = matches!(op, Op::RoutedDot { .. } | Op::RoutedDotGrad { .. });
-    scan || gated || head || attention || routed
+    scan || gated || head || attention || routed || matches!(op, Op::Sample { .. })
 }
 
 impl Lowering<'_> {
@@ -34,6 +34,7 @@ impl Lowering<'_> {
             Op::AttentionGrad(_) => self.attention_grad_kernels(v),
             Op::CrossEntropy { .. } => self.head_losses(v),
             Op::CrossEntropyGrad { .. } => self.head_gradient(v),
+            Op::Sample { axis } => self.sample_kernel(v, axis),
             ref op => Err(format!("bug: {} has no kernel", op.mnemonic())),
         }
     }

@@ -45,7 +45,12 @@ fn mergeable(k: &Kernel, outer: KAxis, inner: KAxis) -> bool {
         }
         used |= v.axes.has(inner);
         match v.op {
-            KOp::Index(a) | KOp::ArgMax(a) | KOp::Scan { axis: a, .. } | KOp::Prev(a) | KOp::Last(a)
+            KOp::Index(a)
+            | KOp::ArgMax(a)
+            | KOp::Sample(a)
+            | KOp::Scan { axis: a, .. }
+            | KOp::Prev(a)
+            | KOp::Last(a)
                 if a == outer || a == inner =>
             {
                 return false;
@@ -130,6 +135,7 @@ fn renamed(op: &KOp, map: &[KValue], outer: KAxis, place: &impl Fn(KAxis) -> KAx
         KOp::Index(a) => KOp::Index(place(*a)),
         KOp::Reduce(f, a) => KOp::Reduce(*f, place(*a)),
         KOp::ArgMax(a) => KOp::ArgMax(place(*a)),
+        KOp::Sample(a) => KOp::Sample(place(*a)),
         KOp::Dot(a) => KOp::Dot(place(*a)),
         KOp::Scan { axis, reverse } => KOp::Scan { axis: place(*axis), reverse: *reverse },
         KOp::Prev(a) => KOp::Prev(place(*a)),

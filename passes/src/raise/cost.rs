@@ -40,7 +40,7 @@ fn rank(fun: Fun) -> Option<u64> {
         Fun::Unary(Unary::Log)                                                                       => 11,
         Fun::Unary(_) | Fun::Binary(_) | Fun::Select | Fun::Cast | Fun::Reduce(_) | Fun::ArgMax      => 10,
         Fun::Random | Fun::Recurrence | Fun::Pad | Fun::Stack | Fun::Concat | Fun::Shift             => 10,
-        Fun::TopK | Fun::ScatterAdd | Fun::Update                                                     => 10,
+        Fun::TopK | Fun::Sample | Fun::ScatterAdd | Fun::Update                                      => 10,
         Fun::Dot | Fun::RoutedDot | Fun::RoutedDotGrad                                              => 20,
         Fun::GatedRecurrence | Fun::GatedRecurrenceGrad                                              => 2,
         Fun::Attention | Fun::SelectiveScan | Fun::CrossEntropy                                      => 21,

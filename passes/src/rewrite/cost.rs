@@ -76,7 +76,7 @@ impl Cost {
                 moved(operands) + LAUNCH
             }
             Fun::GatedRecurrence | Fun::GatedRecurrenceGrad => moved(operands) + LAUNCH,
-            Fun::CrossEntropy | Fun::CrossEntropyGrad | Fun::TopK => moved(operands) + LAUNCH,
+            Fun::CrossEntropy | Fun::CrossEntropyGrad | Fun::TopK | Fun::Sample => moved(operands) + LAUNCH,
             Fun::RoutedDot | Fun::RoutedDotGrad => moved(operands) + LAUNCH,
         })
     }

@@ -1,4 +1,8 @@
 //! Choosing the next token from logits: temperature, then top-k, top-p and min-p, then one draw; greedy at temperature 0.
+//!
+//! A program for a GPU may do the same with `Op::Sample`, and gives the same token, bit for bit: weights are rounded to
+//! multiples of 2^-35 of the greatest, so that their sums are exact in every order (of up to 2^18 tokens), and the draw goes
+//! by the order of tokens.
 use lolm_ir::philox::philox4x32_10;
 
 mod most;
@@ -6,7 +10,7 @@ mod vectors;
 use most::Candidate;
 use most::keep_greatest;
 pub use most::most_probable;
-use vectors::{exp, greatest, log_sum_exp, sum, weigh};
+use vectors::{UNIT, greatest, log_sum_exp, sum, weigh, weight};
 
 /// How tokens are chosen. The default draws from the model's own distribution.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -47,6 +51,35 @@ impl Sampling {
     }
 }
 
+/// A choice as a program takes it: settings, and the number that decides.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Draw {
+    pub temperature: f32,
+    /// 0 for all.
+    pub top_k: i32,
+    pub top_p: f32,
+    pub min_p: f32,
+    /// In [0, 1), a multiple of 2^-24.
+    pub uniform: f32,
+}
+
+impl Draw {
+    /// The greatest.
+    pub const GREEDY: Draw = Draw { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, uniform: 0.0 };
+}
+
+impl Sampling {
+    /// What decides about draw `index`.
+    pub fn draw(&self, index: u64) -> Draw {
+        if self.temperature == 0.0 {
+            return Draw::GREEDY;
+        }
+        let top_k = i32::try_from(self.top_k).unwrap_or(i32::MAX);
+        let uniform = uniform(self.seed, index) as f32 / STEPS as f32;
+        Draw { temperature: self.temperature, top_k, top_p: self.top_p, min_p: self.min_p, uniform }
+    }
+}
+
 /// Chooses tokens; the choice is a function of the settings, the number of the draw, and the logits. Holds only memory.
 #[derive(Default)]
 pub struct Sampler {
@@ -70,7 +103,7 @@ impl Sampler {
         }
         let u = uniform(how.seed, index);
         let top = greatest(logits);
-        let scale = 1.0 / how.temperature;
+        let scale = scale(how.temperature);
         if how.top_k > 0 && how.top_k < logits.len() {
             most_probable(logits, how.top_k, &mut self.candidates);
             let total = self.weigh(top, scale);
@@ -81,60 +114,72 @@ impl Sampler {
         if how.top_p < 1.0 {
             return self.choose_by_top_p(how, logits, top, total, u);
         }
-        if how.min_p > 0.0 {
-            self.weights.iter_mut().for_each(|w| *w = if *w < how.min_p { 0.0 } else { *w });
-        }
+        self.drop_below(how.min_p);
         self.draw(u)
     }
 
+    fn drop_below(&mut self, min_p: f32) {
+        if min_p > 0.0 {
+            self.weights.iter_mut().for_each(|w| *w = if *w < min_p { 0.0 } else { *w });
+        }
+    }
+
     /// Sorts the most probable tokens only if they are enough for top-p, as they are where a model knows what to say.
-    fn choose_by_top_p(&mut self, how: &Sampling, logits: &[f32], top: f32, total: f64, u: f64) -> u32 {
+    fn choose_by_top_p(&mut self, how: &Sampling, logits: &[f32], top: f32, total: f64, u: u32) -> u32 {
         std::mem::swap(&mut self.weights, &mut self.spare);
         most_probable(logits, FIRST, &mut self.candidates);
-        if self.weigh(top, 1.0 / how.temperature) >= how.top_p as f64 * total {
+        if self.weigh(top, scale(how.temperature)) >= part(how.top_p, total) {
             let n = self.kept(how, total);
             let token = self.draw_candidate(n, u);
             std::mem::swap(&mut self.weights, &mut self.spare);
             return token;
         }
         std::mem::swap(&mut self.weights, &mut self.spare);
-        keep_greatest(&mut self.weights, how.top_p as f64 * total, &mut self.candidates);
-        self.weights.iter_mut().for_each(|w| *w = if *w < how.min_p { 0.0 } else { *w });
+        let below = |x: f32| (top - x) * scale(how.temperature);
+        keep_greatest(logits, &mut self.weights, below, part(how.top_p, total), &mut self.candidates);
+        self.drop_below(how.min_p);
         self.draw(u)
     }
 
     /// Computes the weights of the candidates, and their sum.
     fn weigh(&mut self, top: f32, scale: f32) -> f64 {
-        let weight = |x: f32| if top.is_finite() { exp((x - top) * scale) } else { (x == top) as u8 as f32 };
+        let weight = |x: f32| if top.is_finite() { weight(x, top, scale) } else { (x == top) as u8 as f32 };
         self.weights.clear();
         self.weights.extend(self.candidates.iter().map(|c| weight(c.1)));
         sum(&self.weights)
     }
 
-    /// Of the candidates, those that top-p of `total` and min-p leave.
-    fn kept(&self, how: &Sampling, total: f64) -> usize {
-        let goal = how.top_p as f64 * total;
+    /// How many of the candidates top-p of `total` leaves; those that min-p does not leave weigh nothing any more.
+    fn kept(&mut self, how: &Sampling, total: f64) -> usize {
+        let goal = part(how.top_p, total);
         let mut sum = 0.0;
-        for (i, w) in self.weights.iter().enumerate() {
-            if i > 0 && (sum >= goal || *w < how.min_p) {
-                return i;
-            }
-            sum += *w as f64;
-        }
-        self.weights.len()
+        let short = self.weights.iter().take_while(|w| {
+            let short = sum < goal;
+            sum += **w as f64;
+            short
+        });
+        let n = short.count();
+        self.drop_below(how.min_p);
+        n
     }
 
     /// One of the first `n` candidates.
-    fn draw_candidate(&mut self, n: usize, u: f64) -> u32 {
-        self.weights.truncate(n);
+    fn draw_candidate(&mut self, n: usize, u: u32) -> u32 {
+        // The draw goes by the order of tokens; a candidate's logit is not needed any more.
+        self.candidates.truncate(n);
+        self.candidates.iter_mut().zip(&self.weights).for_each(|(c, w)| c.1 = *w);
+        self.candidates.sort_unstable_by_key(|c| c.0);
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(|c| c.1));
         let at = self.draw(u);
         self.candidates.get(at as usize).map_or(0, |c| c.0)
     }
 
     /// The position that has this part of the weights before it.
-    fn draw(&self, u: f64) -> u32 {
+    fn draw(&self, u: u32) -> u32 {
         const BLOCK: usize = 256;
-        let mut left = u * self.weights.chunks(BLOCK).map(sum).sum::<f64>();
+        let total = self.weights.chunks(BLOCK).map(sum).sum::<f64>();
+        let mut left = fraction(units(total) as u128 * u as u128 / STEPS as u128);
         for (block, weights) in self.weights.chunks(BLOCK).enumerate() {
             let all = sum(weights);
             if left >= all {
@@ -164,11 +209,36 @@ pub fn log_total(logits: &[f32]) -> f64 {
     log_sum_exp(logits)
 }
 
-/// A number in [0, 1), for each seed and draw.
-fn uniform(seed: u64, index: u64) -> f64 {
+/// What differences of logits are multiplied with.
+fn scale(temperature: f32) -> f32 {
+    (1.0 / temperature).min(f32::MAX)
+}
+
+/// A sum of weights in units of 2^-35, and the other way round.
+fn units(sum: f64) -> u64 {
+    (sum / UNIT) as u64
+}
+fn fraction(units: u128) -> f64 {
+    units as f64 * UNIT
+}
+
+/// The least sum of weights that is this part of a sum; at least one unit. Of the whole, all of it.
+fn part(part: f32, total: f64) -> f64 {
+    const ONE: u64 = 1 << 40;
+    if part >= 1.0 {
+        return total;
+    }
+    let product = (part * ONE as f32) as u128 * units(total) as u128;
+    fraction(product.div_ceil(ONE as u128).max(1))
+}
+
+/// A uniform number has so many values, which is as many as an f32 tells apart.
+const STEPS: u32 = 1 << 24;
+
+/// A number below [`STEPS`], for each seed and draw.
+fn uniform(seed: u64, index: u64) -> u32 {
     let counter = [index as u32, (index >> 32) as u32, 0x5a3b_1e00, 0];
-    let w = philox4x32_10(counter, [seed as u32, (seed >> 32) as u32]);
-    (((w[0] as u64) << 32 | w[1] as u64) >> 11) as f64 / (1u64 << 53) as f64
+    philox4x32_10(counter, [seed as u32, (seed >> 32) as u32])[0] >> 8
 }
 
 #[cfg(test)]

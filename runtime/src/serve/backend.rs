@@ -2,6 +2,7 @@
 //!
 //! Sequences that answer have the rows from 0 on, without holes. One row more is where prompts are read. Whatever a row
 //! holds, and whatever other rows hold, a step gives a sequence the same bits.
+use crate::generate::Draw;
 use crate::trace::Trace;
 
 /// What a model is, as far as the engine must know.
@@ -32,6 +33,8 @@ pub struct Lane {
     pub position: usize,
     /// The gate's value for all features; negative leaves it as learned.
     pub gate: f32,
+    /// How the token behind the last one that goes in is chosen, if the model may do it.
+    pub draw: Option<Draw>,
 }
 
 /// Which logits a step over a prompt gives.
@@ -59,6 +62,11 @@ pub trait Backend: Send {
     fn read(&mut self, first: Lane, tokens: &[u32], steps: Steps) -> Result<(), String>;
 
     fn logits(&self, at: usize) -> &[f32];
+    /// The token that follows, if the lane said how and the model has chosen it: the one that a sampler chooses from the
+    /// logits, which then need not be looked at.
+    fn token(&self, _at: usize) -> Option<u32> {
+        None
+    }
     fn trace(&self, at: usize) -> Trace;
 
     /// Copies a row that holds so many tokens.

@@ -1,6 +1,6 @@
 //! A model as the engine's backend: which of its programs take which steps.
 use super::backend::{Backend, Facts, Lane, Steps};
-use crate::generate::GenerateError;
+use crate::generate::{Choice, GenerateError};
 use crate::model::{Input, Model, Output, ProgramId};
 use crate::rows::RowSnapshot;
 use crate::trace::{Ports, Trace};
@@ -17,8 +17,9 @@ pub struct ModelRows {
     /// Over a prompt, longest first; the last takes one token.
     reads: Vec<Step>,
     scores: Vec<Step>,
-    /// What ran last.
+    /// What ran last, and which of its sequences the program has chosen a token for, if it can.
     last: Last,
+    chosen: Vec<bool>,
 }
 
 /// A step program and its ports.
@@ -32,6 +33,7 @@ struct Step {
     gate: Option<Input>,
     logits: Output,
     inside: Ports,
+    choice: Option<Choice>,
 }
 
 #[derive(Clone, Copy)]
@@ -70,7 +72,8 @@ impl ModelRows {
             row_bytes: model.row_bytes(),
         };
         let last = Last::Read(reads.len() - 1);
-        Ok(ModelRows { model, facts, lanes, reads, scores, last })
+        let chosen = Vec::with_capacity(facts.slots);
+        Ok(ModelRows { model, facts, lanes, reads, scores, last, chosen })
     }
 
     fn step(&self) -> &Step {
@@ -86,6 +89,15 @@ impl ModelRows {
         let program = self.step().program;
         self.model.run(program);
         self.model.check().map_err(|e| e.to_string())
+    }
+
+    /// Has the next step choose tokens, if it can.
+    fn choose(&mut self, lanes: &[Lane], choice: Option<Choice>) {
+        self.chosen.clear();
+        if let Some(c) = choice {
+            self.chosen.extend(lanes.iter().map(|l| l.draw.is_some()));
+            c.set(&mut self.model, |at| lanes.get(at)?.draw);
+        }
     }
 
     /// The model's row: the one where prompts are read is the last, and the only one if there are no others.
@@ -122,6 +134,7 @@ impl Step {
             gate: input("gate.force", DType::F32)?,
             logits: m.output(p, "logits", DType::F32)?,
             inside: Ports::of(m, p, ids)?,
+            choice: Choice::of(m, p)?,
         })
     }
 }
@@ -138,7 +151,8 @@ impl Backend for ModelRows {
         let i = i.ok_or_else(|| format!("bug: no program decodes {} sequences", lanes.len()))?;
         let (s, m) = (self.lanes[i], &mut self.model);
         // Lanes that hold nothing read token 0 at position 0.
-        let of = |at: usize| lanes.get(at).copied().unwrap_or(Lane { token: 0, position: 0, gate: -1.0 });
+        const NOTHING: Lane = Lane { token: 0, position: 0, gate: -1.0, draw: None };
+        let of = |at: usize| lanes.get(at).copied().unwrap_or(NOTHING);
         m.input_mut::<i32>(s.ids).iter_mut().enumerate().for_each(|(i, to)| *to = of(i).token as i32);
         if let Some(pos) = s.pos {
             m.input_mut::<i32>(pos).iter_mut().enumerate().for_each(|(i, to)| *to = of(i).position as i32);
@@ -146,6 +160,7 @@ impl Backend for ModelRows {
         if let Some(gate) = s.gate {
             m.input_mut::<f32>(gate).iter_mut().enumerate().for_each(|(i, to)| *to = of(i).gate);
         }
+        self.choose(lanes, s.choice);
         self.run(Last::Lanes(i))
     }
 
@@ -165,12 +180,17 @@ impl Backend for ModelRows {
         if let Some(gate) = s.gate {
             m.input_mut::<f32>(gate).fill(first.gate);
         }
+        self.choose(&[first], s.choice);
         self.run(self.last)
     }
 
     fn logits(&self, at: usize) -> &[f32] {
         let v = self.facts.vocab;
         self.model.output_part(self.step().logits, at * v..(at + 1) * v)
+    }
+    fn token(&self, at: usize) -> Option<u32> {
+        let choice = self.step().choice.filter(|_| self.chosen.get(at).copied().unwrap_or(false))?;
+        Some(choice.token(&self.model, at))
     }
     fn trace(&self, at: usize) -> Trace {
         self.step().inside.at(&self.model, at)

@@ -4,7 +4,7 @@ use super::backend::{Backend, Facts, Lane, Steps};
 use super::engine::Options;
 use super::prefixes::Prefixes;
 use super::request::{Event, Finish};
-use super::sequence::{Chooser, Sequence};
+use super::sequence::{Chooser, Given, Sequence};
 use super::shared::{Call, Shared};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -180,7 +180,7 @@ impl<B: Backend> Scheduler<B> {
         let next = self.prefixes.start(&mut self.backend, self.facts.slots, s)?;
         s.emit(Event::Started { cached_tokens: s.cached });
         if let Some(next) = next {
-            let end = s.next(&next.logits, || next.trace, &mut self.chooser);
+            let end = s.next(Given::Logits(&next.logits), || next.trace, &mut self.chooser);
             count_token(&self.shared, s);
             self.go_on(end)?;
         }
@@ -213,7 +213,7 @@ impl<B: Backend> Scheduler<B> {
         let Some(s) = &mut self.reading else { return Ok(()) };
         let steps = if s.scored() { Steps::Score } else { Steps::Read };
         let from = s.held;
-        self.backend.read(s.lane(), &s.tokens[from..from + n], steps)?;
+        self.backend.read(s.lane_of(n), &s.tokens[from..from + n], steps)?;
         s.held += n;
         {
             let mut stats = self.shared.stats();
@@ -234,7 +234,7 @@ impl<B: Backend> Scheduler<B> {
         }
         s.emit_scores();
         let backend = &self.backend;
-        let end = s.next(backend.logits(at), || backend.trace(n - 1), &mut self.chooser);
+        let end = s.next(Given::backend(backend, at), || backend.trace(n - 1), &mut self.chooser);
         count_token(&self.shared, s);
         self.go_on(end)
     }
@@ -271,7 +271,7 @@ impl<B: Backend> Scheduler<B> {
             let of_prompts = self.running.iter().filter(|s| s.held < s.prompt()).count();
             stats.prompt_tokens += of_prompts as u64;
         }
-        // From the last one on: who leaves is replaced by one that has its token already.
+        // Given the last one on: who leaves is replaced by one that has its token already.
         for row in (0..self.running.len()).rev() {
             let s = &mut self.running[row];
             s.held += 1;
@@ -280,7 +280,7 @@ impl<B: Backend> Scheduler<B> {
                 continue;
             }
             let backend = &self.backend;
-            let end = s.next(backend.logits(row), || backend.trace(row), &mut self.chooser);
+            let end = s.next(Given::backend(backend, row), || backend.trace(row), &mut self.chooser);
             count_token(&self.shared, s);
             if let Some(why) = end {
                 self.prefixes.keep_answer(&mut self.backend, row, &self.running[row])?;

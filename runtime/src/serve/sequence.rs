@@ -1,8 +1,8 @@
 //! One request on its way: its tokens, what is chosen from logits, and the events that its sink gets.
-use super::backend::Lane;
-use super::request::{Event, Finish, Request, Token};
+use super::backend::{Backend, Lane};
+use super::request::{Event, Finish, Penalties, Request, Token};
 use super::shared::Job;
-use crate::generate::{Sampler, log_total, most_probable};
+use crate::generate::{Draw, Sampler, log_total, most_probable};
 use crate::trace::Trace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -30,6 +30,19 @@ pub struct Sequence {
     scores: Vec<Token>,
     /// Tokens that penalties look at, in order, and how often they were generated.
     seen: Vec<(u32, u32)>,
+}
+
+/// What the next token comes from: it is one that a model has chosen, or is chosen from the logits of the last one.
+pub enum Given<'a> {
+    Token(u32),
+    Logits(&'a [f32]),
+}
+
+impl<'a> Given<'a> {
+    /// What the backend has of the last step. Logits that nobody needs are not looked at.
+    pub fn backend<B: Backend>(b: &'a B, at: usize) -> Given<'a> {
+        b.token(at).map_or_else(|| Given::Logits(b.logits(at)), Given::Token)
+    }
 }
 
 /// Chooses tokens for all sequences; holds only memory.
@@ -106,7 +119,19 @@ impl Sequence {
         self.request().gate.unwrap_or(-1.0)
     }
     pub fn lane(&self) -> Lane {
-        Lane { token: self.tokens[self.held], position: self.held, gate: self.gate() }
+        self.lane_of(1)
+    }
+    /// The same where so many tokens go in.
+    pub fn lane_of(&self, tokens: usize) -> Lane {
+        let draw = self.draw().filter(|_| self.held + tokens == self.tokens.len());
+        Lane { token: self.tokens[self.held], position: self.held, gate: self.gate(), draw }
+    }
+    /// How the next token is chosen, if nothing but the logits as they are is looked at for it.
+    fn draw(&self) -> Option<Draw> {
+        let r = self.request();
+        let plain = r.logit_bias.is_empty() && r.penalties == Penalties::default() && r.logprobs.is_none();
+        let early = self.generated() < r.min_tokens && !r.stop_tokens.is_empty();
+        (plain && !early && r.max_tokens > 0).then(|| r.sampling.draw(self.generated() as u64))
     }
 
     /// Why it is to end now, if nobody waits for it any more.
@@ -146,14 +171,20 @@ impl Sequence {
         }
     }
 
-    /// Chooses the next token from the logits of the last one and hands it over; gives why this was the last, if it was.
-    pub fn next(&mut self, logits: &[f32], trace: impl FnOnce() -> Trace, chooser: &mut Chooser) -> Option<Finish> {
+    /// Takes the next token, or chooses it, and hands it over; gives why this was the last, if it was.
+    pub fn next(&mut self, given: Given, trace: impl FnOnce() -> Trace, chooser: &mut Chooser) -> Option<Finish> {
         if self.request().max_tokens == 0 {
             return Some(Finish::Length);
         }
-        let id = self.choose(logits, chooser);
         let trace = self.request().trace.then(trace);
-        let token = chooser.token(id, logits, self.request().logprobs, trace);
+        let token = match given {
+            Given::Token(id) => Token { id, trace, ..Token::default() },
+            Given::Logits(logits) => {
+                let id = self.choose(logits, chooser);
+                chooser.token(id, logits, self.request().logprobs, trace)
+            }
+        };
+        let id = token.id;
         self.tokens.push(id);
         self.note(id);
         self.emit(Event::Token(token));

@@ -149,7 +149,7 @@ pub fn is_elementwise(k: &Kernel, v: KValue) -> bool {
         KOp::Const(_) | KOp::Index(_) | KOp::Random { .. } | KOp::Unary(_) | KOp::Binary(_) => true,
         KOp::Fma | KOp::Select | KOp::Cast(_) => true,
         KOp::Reduce(..) | KOp::ArgMax(_) | KOp::Dot(_) | KOp::Scan { .. } | KOp::Prev(_) | KOp::Last(_) => false,
-        KOp::Store(..) | KOp::Accumulate(..) => false,
+        KOp::Sample(_) | KOp::Store(..) | KOp::Accumulate(..) => false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::graph::{Type, ValueId};
 use crate::op::{Attr, AttrError, Binary, Op, Reduction, Unary};
 
 /// The mnemonics that are not a function's name.
-const MNEMONICS: [&str; 39] = [
+const MNEMONICS: [&str; 40] = [
     "leaf",
     "const",
     "iota",
@@ -47,6 +47,7 @@ const MNEMONICS: [&str; 39] = [
     "cross_entropy",
     "cross_entropy_grad",
     "top_k",
+    "sample",
     "routed_dot",
     "routed_dot_grad",
 ];

@@ -42,31 +42,47 @@ fn keep(n: usize, out: &mut Vec<Candidate>) {
     }
 }
 
-/// Weights of one bucket have the same exponent and the same first digits.
+/// Distances of one bucket have the same exponent and the same first digits.
 const DIGITS: u32 = 16;
+/// Nothing that is further below the greatest has a weight.
+const FURTHEST: f32 = 128.0;
 
-/// Leaves only the greatest weights that together reach `goal`, of equal ones those that come first; the others become 0.
-/// Sorts only those near the border, in `border`.
-pub fn keep_greatest(weights: &mut [f32], goal: f64, border: &mut Vec<Candidate>) {
-    // Floats that are not negative are in the order of their bits; the greatest weight is 1.
-    let bucket = |w: f32| (w.to_bits() >> DIGITS) as usize;
-    let mut sums = vec![0.0f64; bucket(1.0) + 1];
-    weights.iter().for_each(|w| sums[bucket(*w)] += *w as f64);
-    let (mut at, mut above) = (sums.len() - 1, 0.0);
-    while at > 0 && above + sums[at] < goal {
+/// Leaves only the weights of the greatest logits that together reach `goal`, of equal logits those that come first; the
+/// others become 0. `below` is how far a logit is below the greatest, and is not less for lesser ones. Sorts only those
+/// near the border, in `border`.
+pub fn keep_greatest(
+    logits: &[f32],
+    weights: &mut [f32],
+    below: impl Fn(f32) -> f32,
+    goal: f64,
+    border: &mut Vec<Candidate>,
+) {
+    // Floats that are not negative are in the order of their bits. Where the greatest is infinite, what weighs equals it.
+    let bucket = |d: f32| (d.to_bits() >> DIGITS) as usize;
+    let of = |x: &f32, w: &f32| match below(*x) {
+        _ if *w == 0.0 => bucket(FURTHEST),
+        d if d > 0.0 => bucket(d.min(FURTHEST)),
+        _ => 0,
+    };
+    let mut sums = vec![0.0f64; bucket(FURTHEST) + 1];
+    logits.iter().zip(&*weights).for_each(|(x, w)| sums[of(x, w)] += *w as f64);
+    let (mut at, mut above) = (0, 0.0);
+    while at + 1 < sums.len() && above + sums[at] < goal {
         above += sums[at];
-        at -= 1;
+        at += 1;
     }
     border.clear();
-    border.extend(weights.iter().enumerate().filter(|(_, w)| bucket(**w) == at).map(|(i, w)| (i as u32, *w)));
+    let all = || logits.iter().zip(0..);
+    let near = |(x, i): &(&f32, u32)| !x.is_nan() && of(x, &weights[*i as usize]) == at;
+    border.extend(all().filter(near).map(|(x, i)| (i, *x)));
     border.sort_unstable_by(descending);
     let kept = border.iter().take_while(|c| {
-        let below = above < goal;
-        above += c.1 as f64;
-        below
+        let short = above < goal;
+        above += weights[c.0 as usize] as f64;
+        short
     });
     let kept = kept.count();
-    weights.iter_mut().for_each(|w| *w = if bucket(*w) < at { 0.0 } else { *w });
+    logits.iter().zip(weights.iter_mut()).filter(|(x, w)| of(x, w) > at).for_each(|(_, w)| *w = 0.0);
     border[kept..].iter().for_each(|c| weights[c.0 as usize] = 0.0);
 }
 
@@ -109,7 +125,8 @@ mod tests {
                 sum += w as f64;
             }
             let (mut found, mut border) = (weights, vec![]);
-            keep_greatest(&mut found, goal, &mut border);
+            let logits = found.clone();
+            keep_greatest(&logits, &mut found, |x| 1.0 - x, goal, &mut border);
             // Sums of other orders may differ in the last digit, and decide otherwise about a last one that hardly counts.
             let differ = found.iter().zip(&want).filter(|(a, b)| a != b && a.max(**b) > 1e-6).count();
             prop_assert_eq!(differ, 0);

@@ -40,11 +40,22 @@ pub fn exp(x: f32) -> f32 {
     if x >= -87.0 { p * power } else { 0.0 }
 }
 
-/// exp((x - top) scale) of each, and their sum. The numbers that equal `top` have the weight 1, infinite ones too.
+/// What weights are multiples of.
+pub const UNIT: f64 = 1.0 / (1u64 << 35) as f64;
+
+/// exp((x - top) scale), rounded to a multiple of [`UNIT`], as all floats from 2^-12 on are.
+#[inline(always)]
+pub fn weight(x: f32, top: f32, scale: f32) -> f32 {
+    const WHOLE: f32 = 1.0 / 4096.0;
+    let w = exp((x - top) * scale);
+    if w < WHOLE { (w + WHOLE) - WHOLE } else { w }
+}
+
+/// The [`weight`] of each, and their sum. The numbers that equal `top` have the weight 1, infinite ones too.
 pub fn weigh(xs: &[f32], top: f32, scale: f32, weights: &mut Vec<f32>) -> f64 {
     weights.clear();
     if top.is_finite() {
-        weights.extend(xs.iter().map(|x| exp((x - top) * scale)));
+        weights.extend(xs.iter().map(|x| weight(*x, top, scale)));
     } else {
         weights.extend(xs.iter().map(|x| (*x == top) as u8 as f32));
     }
