@@ -101,15 +101,15 @@ fn sample() {
         "sample",
         "kernel @sample {
   axis b 3
-  axis v 40
-  in $x f32 120
+  axis v 20
+  in $x f32 60
   in $t f32 3
   in $k i32 3
   in $p f32 3
   in $m f32 3
   in $u f32 3
   out $y i32 3
-  %0 f32[b v] = load $x[40*b + v]
+  %0 f32[b v] = load $x[20*b + v]
   %1 f32[b] = load $t[b]
   %2 i32[b] = load $k[b]
   %3 f32[b] = load $p[b]

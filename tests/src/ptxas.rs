@@ -4,7 +4,7 @@ use lolm_codegen::ptx::{Assembler, Code, Sm, preamble};
 use lolm_ir::plan::Module;
 use lolm_ir::threads::in_order;
 use lolm_models::spec::{LIBRARY, library};
-use lolm_models::{Noise, Program, Spec, build, prefill_sizes};
+use lolm_models::{Noise, Program, Spec, build, choosing, prefill_sizes};
 use lolm_passes::optimizer::AdamW;
 use lolm_passes::pipeline::{Goal, Options, Precision, Source, Target, compile_with};
 use std::collections::BTreeMap;
@@ -38,7 +38,8 @@ fn programs(spec: &Spec) -> Vec<(Program, Goal)> {
 fn module(name: &str, precision: Precision) -> Module {
     let spec = library(name).unwrap().unwrap_or_else(|e| panic!("{name}: {e}"));
     let source = |(n, (p, goal)): (usize, &(Program, Goal))| {
-        let mut graph = build(&spec, p).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let graph = build(&spec, p).and_then(choosing);
+        let mut graph = graph.unwrap_or_else(|e| panic!("{name}: {e}"));
         graph.name = format!("program_{n}");
         Source { graph, goal: *goal }
     };

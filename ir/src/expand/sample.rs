@@ -41,6 +41,7 @@ impl Expander {
         let up_to = self.b.op(Op::Recurrence { axis, reverse: false }, &[one, weight]); // [rows, axis]
         let total = self.b.sum(&[axis], weight);
         let bar = self.b.mul(uniform, total);
+        let bar = self.b.max(bar, zero);
         let below = self.b.le(up_to, bar);
         let below = self.b.cast(below, DType::I32);
         let drawn = self.b.sum(&[axis], below); // i32[rows]

@@ -40,7 +40,7 @@ pub fn choose(row: &[f64], settings: [f64; 5]) -> usize {
         kept.push(i);
     }
     kept.sort_unstable();
-    let bar = uniform * sum;
+    let bar = (uniform * sum).max(0.0);
     let mut sum = 0.0;
     let over = |i: &&usize| {
         sum += weight(**i);

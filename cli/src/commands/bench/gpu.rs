@@ -239,6 +239,8 @@ impl Feed {
                         "tokens" | "targets" => (draw(i) as usize % self.vocab) as i32,
                         // In the middle of the context, where a chunk may start.
                         "pos" => (self.max_seq_len / 2 / tokens.max(1) * tokens) as i32,
+                        // Draws from the whole distribution.
+                        "sample.top_k" => 0,
                         _ => 1,
                     };
                     model.input_mut::<i32>(to).iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
@@ -247,7 +249,8 @@ impl Feed {
                     let value = |i: usize| match port.name.as_str() {
                         "lr" => 1e-4,
                         "gate.force" => -1.0,
-                        "tau" => 1.0,
+                        "tau" | "sample.temperature" | "sample.top_p" => 1.0,
+                        "sample.min_p" => 0.0,
                         _ => draw(i) as f32 / u32::MAX as f32,
                     };
                     model.input_mut::<f32>(to).iter_mut().enumerate().for_each(|(i, x)| *x = value(i));

@@ -3,7 +3,7 @@ use super::{Cx, OF_WARPS};
 use crate::ptx::inst::*;
 
 /// Elements that a thread has on the way at once.
-const AT_ONCE: i64 = 4;
+pub const AT_ONCE: i64 = 4;
 
 impl Cx<'_> {
     pub fn warps(&self) -> i64 {

@@ -1,5 +1,6 @@
 //! The draw from what is kept, in the order of indices: sums of segments by all warps, then the first warp finds the segment
 //! and the element in it.
+use super::block::AT_ONCE;
 use super::{Bar, Cx, EQUALS, FOUND, SUMS, Top};
 use crate::ptx::inst::*;
 
@@ -68,16 +69,18 @@ impl Cx<'_> {
                 let from = cx.bin(BinOp::MulLo, Type::U32, segment, Src::Int(32 * size));
                 let from = cx.bin(BinOp::Add, Type::U32, from, cx.lane);
                 let (sum, equals) = (cx.var(Type::B64, Src::Int(0)), cx.var(Type::B32, Src::Int(0)));
-                for part in 0..size / 8 {
+                let i = cx.var(Type::B32, Src::Int(0));
+                cx.count(i, 32 * AT_ONCE, Src::Int(32 * size), |cx| {
+                    let from = cx.bin(BinOp::Add, Type::U32, from, i);
                     let at = |cx: &mut Self, i: i64| cx.bin(BinOp::Add, Type::U32, from, Src::Int(32 * i));
-                    let at: Vec<Reg> = (8 * part..8 * part + 8).map(|i| at(cx, i)).collect();
+                    let at: Vec<Reg> = (0..AT_ONCE).map(|i| at(cx, i)).collect();
                     let xs: Vec<Reg> = at.into_iter().map(|i| cx.element(i)).collect();
                     for x in xs {
                         let worth = cx.worth(k, x);
                         cx.to(sum, BinOp::Add, Type::U64, sum, worth.weight);
                         cx.to(equals, BinOp::Add, Type::U32, equals, worth.equal);
                     }
-                }
+                });
                 let (sum, equals) = (cx.warp_sum(sum), cx.warp_count(equals));
                 let (of_sums, of_equals) = (cx.slot(segment, 8), cx.slot(segment, 4));
                 cx.save(Some(first), Type::B64, sum, of_sums, SUMS);
