@@ -23,5 +23,5 @@ pub mod weights;
 
 pub use artifact::{Artifact, ArtifactError};
 pub use model::{Input, Model, ModelError, Output, ProgramId};
-pub use rows::{RowError, RowSnapshot};
+pub use rows::{Meter, RowError, RowSnapshot};
 pub use tensor::{Data, Tensor};

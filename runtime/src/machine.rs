@@ -10,6 +10,7 @@ use crate::store::Store;
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
 use crate::{cpu, cuda};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The memory of a model and its programs, on one kind of machine.
@@ -95,7 +96,8 @@ impl Machine {
     pub fn copy_row(&mut self, from: usize, to: usize, positions: usize) {
         on!(self, m => m.copy_row(from, to, positions))
     }
-    pub fn save_row(&mut self, row: usize, positions: usize) -> Result<RowSnapshot, DeviceError> {
+    /// What a row holds after so many positions that is not kept by position, and what it keeps of them.
+    pub fn save_row(&mut self, row: usize, positions: &Range<usize>) -> Result<(Vec<u8>, Vec<u8>), DeviceError> {
         match self {
             Machine::Cpu(m) => Ok(m.save_row(row, positions)),
             Machine::Cuda(m) => m.save_row(row, positions),

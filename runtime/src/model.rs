@@ -13,7 +13,7 @@ use crate::cpu::memory::Element;
 use crate::cuda::device::{Device, DeviceError};
 use crate::cuda::machine::Copied;
 use crate::machine::Machine;
-use crate::rows::{RowError, RowSnapshot};
+use crate::rows::{Meter, RowError, RowSnapshot};
 use crate::tensor::Tensor;
 use crate::tensors::Tensors;
 use lolm_ir::DType;
@@ -315,10 +315,30 @@ impl Model {
         self.machine.copy_row(from, to, positions);
         Ok(self.check()?)
     }
+    /// Those of them that are kept of these positions, which snapshots share.
+    pub fn kept_bytes(&self, positions: &Range<usize>) -> usize {
+        self.machine.layout().kept(positions)
+    }
     /// The sequence that a row is, which has so many positions.
     pub fn save_row(&mut self, row: usize, positions: usize) -> Result<RowSnapshot, ModelError> {
-        self.machine.layout().check(row)?;
-        Ok(self.machine.save_row(row, positions)?)
+        self.save_row_behind(row, positions, None, &Meter::default())
+    }
+    /// The same, sharing what is kept of its beginning with `base`, a snapshot of that. The meter counts what is not shared.
+    pub fn save_row_behind(
+        &mut self,
+        row: usize,
+        positions: usize,
+        base: Option<&RowSnapshot>,
+        meter: &Meter,
+    ) -> Result<RowSnapshot, ModelError> {
+        let layout = self.machine.layout();
+        layout.check(row)?;
+        base.map_or(Ok(()), |b| layout.check_snapshot(b))?;
+        // A copy of more positions is not of its beginning, and there is nothing to share.
+        let base = base.filter(|b| b.positions() <= positions);
+        let from = base.map_or(0, RowSnapshot::positions);
+        let (own, kept) = self.machine.save_row(row, &(from..positions))?;
+        Ok(RowSnapshot::new(positions, own, kept, base, meter))
     }
     /// Makes a row the sequence that was saved.
     pub fn restore_row(&mut self, row: usize, s: &RowSnapshot) -> Result<(), ModelError> {

@@ -4,6 +4,10 @@
 //! the pools, on which all other programs run: there a prompt is read before its row is copied to that of a lane.
 use lolm_ir::artifact::{Manifest, StateRecord};
 use lolm_ir::graph::RowKind;
+use std::ops::Range;
+
+mod snapshot;
+pub use snapshot::{Meter, Metered, RowSnapshot};
 
 /// A row is not there, or does not fit.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -33,6 +37,17 @@ impl Part {
     /// Bytes at the start of a row that hold something after so many positions.
     pub fn used(&self, positions: usize) -> usize {
         self.rows.used(self.places, positions) * self.place
+    }
+    /// Where in a row lies what is kept by position, of these positions; nowhere in parts that are not kept so.
+    pub fn kept(&self, positions: &Range<usize>) -> Range<usize> {
+        match self.rows {
+            RowKind::Kept => self.used(positions.start)..self.used(positions.end),
+            RowKind::None | RowKind::Whole | RowKind::Ring => 0..0,
+        }
+    }
+    /// Bytes at the start of a row that hold something, of a part that is not kept by position.
+    pub fn own(&self, positions: usize) -> usize {
+        self.used(positions) - self.kept(&(0..positions)).len()
     }
     /// Bytes that must be zero where nothing was written: a ring is read as a whole.
     pub fn rest(&self, positions: usize) -> usize {
@@ -81,39 +96,20 @@ impl Layout {
         self.parts.iter().map(|p| p.used(positions)).sum()
     }
 
+    /// Those of them that are not kept by position, and those that are kept of these positions.
+    pub fn own(&self, positions: usize) -> usize {
+        self.parts.iter().map(|p| p.own(positions)).sum()
+    }
+    pub fn kept(&self, positions: &Range<usize>) -> usize {
+        self.parts.iter().map(|p| p.kept(positions).len()).sum()
+    }
+
     /// Refuses a row that is neither in the pools nor the one outside.
     pub fn check(&self, row: usize) -> Result<(), RowError> {
         match row <= self.rows {
             true => Ok(()),
             false => Err(RowError::NoRow { row, rows: self.rows }),
         }
-    }
-    /// Refuses a snapshot of another model.
-    pub fn check_snapshot(&self, s: &RowSnapshot) -> Result<(), RowError> {
-        let (positions, found, expected) = (s.positions, s.data.len(), self.used(s.positions));
-        match found == expected {
-            true => Ok(()),
-            false => Err(RowError::Snapshot { positions, found, expected }),
-        }
-    }
-}
-
-/// The states of one sequence, in this memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RowSnapshot {
-    pub(crate) positions: usize,
-    /// What is used of each part, one after the other.
-    pub(crate) data: Vec<u8>,
-}
-
-impl RowSnapshot {
-    /// The positions of the sequence that are in it.
-    pub fn positions(&self) -> usize {
-        self.positions
-    }
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.data.len()
     }
 }
 
@@ -139,8 +135,17 @@ mod tests {
         assert_eq!(used(3), [(48, 0), (24, 8), (60, 0)]);
         assert_eq!(used(99), [(256, 0), (32, 0), (60, 0)]);
         assert_eq!((l.check(2), l.check(3)), (Ok(()), Err(RowError::NoRow { row: 3, rows: 2 })));
-        let s = RowSnapshot { positions: 3, data: vec![0; 132] };
+        assert_eq!((l.own(3), l.kept(&(0..3)), l.kept(&(2..3))), (84, 48, 16));
+        let meter = Meter::default();
+        let save =
+            |n, own, kept, base: Option<&RowSnapshot>| RowSnapshot::new(n, vec![0; own], vec![0; kept], base, &meter);
+        let s = save(3, 84, 48, None);
         assert_eq!((l.check_snapshot(&s), s.bytes()), (Ok(()), 132));
-        assert!(l.check_snapshot(&RowSnapshot { positions: 4, ..s }).is_err());
+        assert_eq!(l.check_snapshot(&save(5, 92, 32, Some(&s))), Ok(()));
+        for wrong in
+            [save(4, 84, 48, None), save(3, 80, 52, None), save(5, 92, 30, Some(&s)), save(5, 92, 80, Some(&s))]
+        {
+            assert!(l.check_snapshot(&wrong).is_err(), "{wrong:?}");
+        }
     }
 }

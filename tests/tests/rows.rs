@@ -6,7 +6,7 @@ use lolm_ir::artifact::lanes_program;
 use lolm_models::{Program, kept_keys, prefill_sizes, window};
 use lolm_passes::pipeline::{Goal, Options, Source, Target};
 use lolm_runtime::generate::{Generator, Settings, set_scalar};
-use lolm_runtime::{Input, Model, Output, ProgramId, RowSnapshot};
+use lolm_runtime::{Input, Meter, Model, Output, ProgramId, RowSnapshot};
 use lolm_tests::compiled::{Bytes, source};
 use lolm_tests::golden::{CASES, Case};
 
@@ -276,4 +276,26 @@ fn a_row_that_is_reset_is_an_empty_sequence() {
         model.reset_row(row).unwrap();
         assert_eq!(model.save_row(row, 0).unwrap(), empty);
     }
+}
+
+#[test]
+fn snapshots_share_what_is_kept_of_a_beginning() {
+    let case = case("lolm_full");
+    let bytes = Bytes::new(&case, &sources(&case, &[1, 2]), Options::default());
+    let mut model = bytes.load(&case, 2);
+    let read = |model: &mut Model, n: usize| {
+        Generator::new(model, settings(&case)).unwrap().extend(&tokens(&case, 0)[..n]).unwrap();
+    };
+    read(&mut model, 14);
+    let alone = model.save_row(2, 14).unwrap();
+    read(&mut model, 9);
+    let meter = Meter::default();
+    let beginning = model.save_row_behind(2, 9, None, &meter).unwrap();
+    model.restore_row(2, &alone).unwrap();
+    let shared = model.save_row_behind(2, 14, Some(&beginning), &meter).unwrap();
+    assert_eq!((shared.bytes(), meter.bytes()), (alone.bytes(), model.kept_bytes(&(0..14))));
+    assert!(meter.bytes() > 0 && shared != alone);
+    drop(beginning);
+    model.restore_row(0, &shared).unwrap();
+    assert_eq!(model.save_row(0, 14).unwrap(), alone);
 }

@@ -15,6 +15,7 @@ use lolm_ir::artifact::{Manifest, lanes};
 use lolm_ir::interp;
 use lolm_ir::plan::{Place, Plan, Port};
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
 /// Tensors, threads and programs of one artifact.
@@ -163,7 +164,7 @@ impl Machine {
     pub fn copy_row(&mut self, from: usize, to: usize, positions: usize) {
         self.pools.copy(&mut self.states, from, to, positions);
     }
-    pub fn save_row(&self, row: usize, positions: usize) -> RowSnapshot {
+    pub fn save_row(&self, row: usize, positions: &Range<usize>) -> (Vec<u8>, Vec<u8>) {
         self.pools.save(&self.states, row, positions)
     }
     pub fn restore_row(&mut self, row: usize, s: &RowSnapshot) {

@@ -3,6 +3,7 @@ use crate::rows::{Layout, Part, RowSnapshot};
 use crate::store::Store;
 use lolm_ir::artifact::Manifest;
 use std::io;
+use std::ops::Range;
 
 /// The pools of a model: of each state with rows, as many as it was loaded with.
 pub struct Pools {
@@ -69,23 +70,37 @@ impl Pools {
         }
     }
 
-    pub fn save(&self, states: &Store, row: usize, positions: usize) -> RowSnapshot {
-        let mut data = Vec::with_capacity(self.layout.used(positions));
+    /// What a row holds after so many positions that is not kept by position, and what it keeps of them.
+    pub fn save(&self, states: &Store, row: usize, positions: &Range<usize>) -> (Vec<u8>, Vec<u8>) {
+        let mut own = Vec::with_capacity(self.layout.own(positions.end));
+        let mut kept = Vec::with_capacity(self.layout.kept(positions));
         for (i, p) in self.layout.parts.iter().enumerate() {
-            data.extend_from_slice(&self.row(states, i, row)[..p.used(positions)]);
+            let row = self.row(states, i, row);
+            own.extend_from_slice(&row[..p.own(positions.end)]);
+            kept.extend_from_slice(&row[p.kept(positions)]);
         }
-        RowSnapshot { positions, data }
+        (own, kept)
     }
 
     /// Puts a snapshot that was checked into a row.
     pub fn restore(&mut self, states: &mut Store, row: usize, s: &RowSnapshot) {
-        let mut rest = s.data.as_slice();
+        let mut rest = s.own();
         for i in 0..self.layout.parts.len() {
             let (p, to) = self.row_mut(states, i, row);
-            let (now, later) = rest.split_at(p.used(s.positions));
+            let (now, later) = rest.split_at(p.own(s.positions()));
             to[..now.len()].copy_from_slice(now);
-            clear_rest(to, p, s.positions);
+            clear_rest(to, p, s.positions());
             rest = later;
+        }
+        for kept in s.kept() {
+            let mut rest = kept.data.as_slice();
+            for i in 0..self.layout.parts.len() {
+                let (p, to) = self.row_mut(states, i, row);
+                let place = p.kept(&kept.positions);
+                let (now, later) = rest.split_at(place.len());
+                to[place].copy_from_slice(now);
+                rest = later;
+            }
         }
     }
 

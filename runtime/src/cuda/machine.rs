@@ -14,6 +14,7 @@ use crate::tensors::Tensors;
 use lolm_ir::artifact::{KernelRecord, entry, lanes};
 use lolm_ir::plan::{Place, Plan};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Tensors and programs of one artifact on one device.
@@ -216,7 +217,7 @@ impl Machine {
         let done = done.and_then(|()| self.pools.copy(&mut self.states, &*device, (from, to), positions));
         done.unwrap_or_else(|e| self.health.fail(e));
     }
-    pub fn save_row(&mut self, row: usize, positions: usize) -> Result<RowSnapshot, DeviceError> {
+    pub fn save_row(&mut self, row: usize, positions: &Range<usize>) -> Result<(Vec<u8>, Vec<u8>), DeviceError> {
         self.health.check()?;
         let device = self.memory.device.clone();
         self.pools.save(&mut self.states, &*device, row, positions).inspect_err(|e| self.health.fail(e.clone()))

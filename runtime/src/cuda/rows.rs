@@ -2,6 +2,7 @@
 use super::device::{Address, Device, DeviceError};
 use super::mirror::Mirror;
 use crate::rows::{Layout, RowSnapshot};
+use std::ops::Range;
 
 /// The pools of a model: of each state with rows, as many as it was loaded with.
 pub struct Pools {
@@ -75,18 +76,22 @@ impl Pools {
         states: &mut Mirror,
         device: &dyn Device,
         row: usize,
-        positions: usize,
-    ) -> Result<RowSnapshot, DeviceError> {
-        let mut data = vec![0; self.layout.used(positions)];
-        let mut rest = data.as_mut_slice();
+        positions: &Range<usize>,
+    ) -> Result<(Vec<u8>, Vec<u8>), DeviceError> {
+        let (mut own, mut kept) = (vec![0; self.layout.own(positions.end)], vec![0; self.layout.kept(positions)]);
+        let (mut rest_own, mut rest_kept) = (own.as_mut_slice(), kept.as_mut_slice());
         for (i, p) in self.layout.parts.iter().enumerate() {
-            let (now, later) = rest.split_at_mut(p.used(positions));
-            if !now.is_empty() {
-                device.download(self.at(states, i, row, false)?, now)?;
+            let place = p.kept(positions);
+            let (of_own, later_own) = rest_own.split_at_mut(p.own(positions.end));
+            let (of_kept, later_kept) = rest_kept.split_at_mut(place.len());
+            for (now, at) in [(of_own, 0), (of_kept, place.start)] {
+                if !now.is_empty() {
+                    device.download(self.at(states, i, row, false)? + at as u64, now)?;
+                }
             }
-            rest = later;
+            (rest_own, rest_kept) = (later_own, later_kept);
         }
-        Ok(RowSnapshot { positions, data })
+        Ok((own, kept))
     }
 
     /// Puts a snapshot that was checked into a row.
@@ -97,15 +102,26 @@ impl Pools {
         row: usize,
         s: &RowSnapshot,
     ) -> Result<(), DeviceError> {
-        let mut rest = s.data.as_slice();
+        let mut rest = s.own();
         for (i, p) in self.layout.parts.iter().enumerate() {
-            let (now, later) = rest.split_at(p.used(s.positions));
+            let (now, later) = rest.split_at(p.own(s.positions()));
             let at = self.at(states, i, row, true)?;
             if !now.is_empty() {
                 device.upload(at, now)?;
             }
-            self.clear(device, i, at, s.positions)?;
+            self.clear(device, i, at, s.positions())?;
             rest = later;
+        }
+        for kept in s.kept() {
+            let mut rest = kept.data.as_slice();
+            for (i, p) in self.layout.parts.iter().enumerate() {
+                let place = p.kept(&kept.positions);
+                let (now, later) = rest.split_at(place.len());
+                if !now.is_empty() {
+                    device.upload(self.at(states, i, row, true)? + place.start as u64, now)?;
+                }
+                rest = later;
+            }
         }
         Ok(())
     }

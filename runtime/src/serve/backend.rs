@@ -3,7 +3,9 @@
 //! Sequences that answer have the rows from 0 on, without holes. One row more is where prompts are read. Whatever a row
 //! holds, and whatever other rows hold, a step gives a sequence the same bits.
 use crate::generate::Draw;
+use crate::rows::Meter;
 use crate::trace::Trace;
+use std::ops::Range;
 
 /// What a model is, as far as the engine must know.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -49,7 +51,7 @@ pub enum Steps {
 /// Rows of states and steps over them. An error is final: the engine ends with its sentence.
 pub trait Backend: Send {
     /// The states of one row, away from the rows.
-    type Snapshot: Send;
+    type Snapshot: Send + Sync;
 
     fn facts(&self) -> &Facts;
 
@@ -73,10 +75,19 @@ pub trait Backend: Send {
     fn copy(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), String>;
     /// Puts a row where sequences start.
     fn reset(&mut self, row: usize) -> Result<(), String>;
-    /// Takes a copy of a row that holds so many tokens.
-    fn save(&mut self, row: usize, tokens: usize) -> Result<Self::Snapshot, String>;
+    /// Takes a copy of a row that holds so many tokens. It may share with `base`, a copy of the states after a beginning of
+    /// them, what is the same in both; the meter counts what copies can share, once.
+    fn save(
+        &mut self,
+        row: usize,
+        tokens: usize,
+        base: Option<&Self::Snapshot>,
+        meter: &Meter,
+    ) -> Result<Self::Snapshot, String>;
     /// Puts a copy into a row.
     fn restore(&mut self, row: usize, snapshot: &Self::Snapshot) -> Result<(), String>;
-    /// Bytes of a copy of a row that holds so many tokens.
-    fn snapshot_bytes(&self, tokens: usize) -> usize;
+    /// Bytes of a copy of a row that holds so many tokens, without those that copies can share.
+    fn own_bytes(&self, tokens: usize) -> usize;
+    /// Bytes of what copies of a row can share, of these tokens.
+    fn shared_bytes(&self, tokens: Range<usize>) -> usize;
 }

@@ -1,6 +1,6 @@
 //! When states are kept, and where sequences start from those that were: the engine's use of the prefix cache.
 use super::backend::{Backend, Facts};
-use super::cache::{Next, PrefixCache};
+use super::cache::{Next, PrefixCache, Size, own_bytes};
 use super::sequence::Sequence;
 use super::stats::Cache;
 
@@ -105,15 +105,24 @@ impl<S> Prefixes<S> {
         s: &Sequence,
         next: Option<(usize, usize)>,
     ) -> Result<(), String> {
-        let (tokens, bytes) = (&s.tokens[..s.held], backend.snapshot_bytes(s.held));
-        let logits = next.map_or(0, |_| backend.facts().vocab);
-        if self.cache.has(s.gate(), tokens, next.is_some()) || !self.cache.make_room(tokens, bytes, logits) {
+        let tokens = &s.tokens[..s.held];
+        if self.cache.has(s.gate(), tokens, next.is_some()) {
             return Ok(());
         }
-        let snapshot = backend.save(row, s.held)?;
+        let base = self.cache.base(s.gate(), tokens);
+        let logits = next.map_or(0, |_| backend.facts().vocab);
+        let size = Size {
+            own: own_bytes(tokens, backend.own_bytes(s.held), logits),
+            kept: backend.shared_bytes(base.as_ref().map_or(0, |b| b.0)..s.held),
+            all_kept: backend.shared_bytes(0..s.held),
+        };
+        if !self.cache.make_room(&size) {
+            return Ok(());
+        }
+        let snapshot = backend.save(row, s.held, base.as_ref().map(|b| &*b.1), self.cache.meter())?;
         let next =
             next.map(|(logits, trace)| Next { logits: backend.logits(logits).to_vec(), trace: backend.trace(trace) });
-        self.cache.insert(s.gate(), tokens, snapshot, bytes, next);
+        self.cache.insert(s.gate(), tokens, snapshot, size.own, next);
         Ok(())
     }
 }

@@ -2,10 +2,11 @@
 use super::backend::{Backend, Facts, Lane, Steps};
 use crate::generate::{Choice, GenerateError};
 use crate::model::{Input, Model, Output, ProgramId};
-use crate::rows::RowSnapshot;
+use crate::rows::{Meter, RowSnapshot};
 use crate::trace::{Ports, Trace};
 use lolm_ir::DType;
 use lolm_ir::graph::RowKind;
+use std::ops::Range;
 
 /// A model with rows for sequences that answer side by side. One that was loaded without them has a single row, in which
 /// one sequence after the other is read and answered.
@@ -203,13 +204,22 @@ impl Backend for ModelRows {
     fn reset(&mut self, row: usize) -> Result<(), String> {
         self.model.reset_row(self.row(row)).map_err(|e| e.to_string())
     }
-    fn save(&mut self, row: usize, tokens: usize) -> Result<RowSnapshot, String> {
-        self.model.save_row(self.row(row), tokens).map_err(|e| e.to_string())
+    fn save(
+        &mut self,
+        row: usize,
+        tokens: usize,
+        base: Option<&RowSnapshot>,
+        meter: &Meter,
+    ) -> Result<RowSnapshot, String> {
+        self.model.save_row_behind(self.row(row), tokens, base, meter).map_err(|e| e.to_string())
     }
     fn restore(&mut self, row: usize, snapshot: &RowSnapshot) -> Result<(), String> {
         self.model.restore_row(self.row(row), snapshot).map_err(|e| e.to_string())
     }
-    fn snapshot_bytes(&self, tokens: usize) -> usize {
-        self.model.snapshot_bytes(tokens)
+    fn own_bytes(&self, tokens: usize) -> usize {
+        self.model.snapshot_bytes(tokens) - self.model.kept_bytes(&(0..tokens))
+    }
+    fn shared_bytes(&self, tokens: Range<usize>) -> usize {
+        self.model.kept_bytes(&tokens)
     }
 }

@@ -1,6 +1,8 @@
 //! A toy backend whose answers are known without it: a row's state is a hash of gate and tokens, its logits are of that.
 //! It is strict: every step must be one that a model could take.
+use crate::rows::{Meter, Metered};
 use crate::serve::{Backend, Engine, Event, Facts, Finish, Gate, Lane, Options, Request, Steps, Ticket, Token, Trace};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -42,6 +44,8 @@ pub struct Toy {
 pub struct Snapshot {
     row: Row,
     control: Arc<Control>,
+    /// What it shares with those of its beginning.
+    kept: Vec<Arc<Metered>>,
 }
 
 impl Drop for Snapshot {
@@ -164,17 +168,23 @@ impl Backend for Toy {
         self.rows[row] = START;
         Ok(())
     }
-    fn save(&mut self, row: usize, tokens: usize) -> Result<Snapshot, String> {
+    fn save(&mut self, row: usize, tokens: usize, base: Option<&Snapshot>, meter: &Meter) -> Result<Snapshot, String> {
         assert_eq!(self.rows[row].held, tokens);
         self.control.snapshots.fetch_add(1, Ordering::SeqCst);
-        Ok(Snapshot { row: self.rows[row], control: self.control.clone() })
+        let from = base.map_or(0, |b| b.row.held);
+        let mut kept = base.map_or(vec![], |b| b.kept.clone());
+        kept.push(Arc::new(meter.count(self.shared_bytes(from..tokens))));
+        Ok(Snapshot { row: self.rows[row], control: self.control.clone(), kept })
     }
     fn restore(&mut self, row: usize, snapshot: &Snapshot) -> Result<(), String> {
         self.rows[row] = snapshot.row;
         Ok(())
     }
-    fn snapshot_bytes(&self, tokens: usize) -> usize {
-        100 + 10 * tokens
+    fn own_bytes(&self, _: usize) -> usize {
+        100
+    }
+    fn shared_bytes(&self, tokens: Range<usize>) -> usize {
+        10 * tokens.len()
     }
 }
 
