@@ -104,6 +104,7 @@ pub fn cluster(g: &Graph) -> Clusters {
         sizes: vec![],
         kept: vec![false; g.nodes.len()],
         by_scope: QuickMap::default(),
+        rounded: rounded(g),
     };
     for v in g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value)) {
         walk.keep(v);
@@ -163,6 +164,21 @@ struct Walk<'a> {
     kept: Vec<bool>,
     /// The stream group begun last in each part of the model.
     by_scope: QuickMap<ScopeId, GroupId>,
+    /// Products as bf16, where nobody wants the f32.
+    rounded: Vec<bool>,
+}
+
+/// Casts to bf16 of large dots that have no other user.
+fn rounded(g: &Graph) -> Vec<bool> {
+    let mut users = vec![0; g.nodes.len()];
+    let outside = g.outputs.iter().map(|o| o.value).chain(g.writes.iter().map(|w| w.value));
+    let args = g.ids().flat_map(|v| g.node(v).args.iter().copied());
+    args.chain(outside).for_each(|v| users[v.0 as usize] += 1);
+    let of_product = |v: ValueId| {
+        let n = g.node(v);
+        n.op == Op::Cast(DType::Bf16) && users[n.args[0].0 as usize] == 1 && is_contract(g, n.args[0])
+    };
+    g.ids().map(of_product).collect()
 }
 
 /// How a value takes part in a stream group.
@@ -297,7 +313,9 @@ impl Walk<'_> {
         let i = v.0 as usize;
         let users: List<GroupId, 3> = self.needs[i].iter().map(|n| n.0).collect();
         let one_user = users.len() == 1;
-        let inline = !self.kept[i] && (self.is_cheap(v) || (one_user && self.fits_inline(v, users[0])));
+        // It is kept as bf16, half of what its users would round again, unless the one user is made with the product.
+        let alone = self.rounded[i] && !(one_user && self.goes_on(v, users[0]));
+        let inline = !self.kept[i] && !alone && (self.is_cheap(v) || (one_user && self.fits_inline(v, users[0])));
         if inline {
             for u in users {
                 let moved = self.is_moved(v, u);
@@ -307,7 +325,7 @@ impl Walk<'_> {
             return;
         }
         let host = users.iter().copied().rev().find(|u| self.can_join(v, *u, &users));
-        let host = host.or_else(|| self.sibling(v, &users));
+        let host = host.or_else(|| self.sibling(v, &users)).filter(|u| !alone || self.goes_on(v, *u));
         let id = match host {
             Some(u) => {
                 self.absorb(v, u);
@@ -322,6 +340,13 @@ impl Walk<'_> {
         };
         self.own(v, id);
         self.spread(v, id, false);
+    }
+
+    /// True for an elementwise group over the value's own elements.
+    fn goes_on(&self, v: ValueId, id: GroupId) -> bool {
+        let group = &self.out.groups[id.0 as usize];
+        let same = group.rows == self.g.axes_of(v) && group.inner.is_empty();
+        group.kind == GroupKind::Stream && same && !self.is_moved(v, id)
     }
 
     /// A group of the same part of the model that walks the same elements: the moments of a parameter and the parameter
@@ -436,7 +461,7 @@ impl Walk<'_> {
 
     fn cheap(&self, v: ValueId, of: AxisSet, depth: usize, loads: &mut usize) -> bool {
         let n = self.g.node(v);
-        if self.kept[v.0 as usize] {
+        if self.kept[v.0 as usize] || self.rounded[v.0 as usize] {
             *loads += self.is_wide(v, of) as usize;
             return true;
         }

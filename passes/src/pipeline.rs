@@ -246,7 +246,7 @@ pub fn graph_passes(s: &Source, options: Options, watch: &mut dyn FnMut(Phase, &
     let g = match options.precision {
         Precision::F32 => g,
         // Fused operations that are made of products are rounded as they are.
-        Precision::Bf16 => precision(&g).map_err(graph)?,
+        Precision::Bf16 => precision(&g, s.goal != Goal::Forward).map_err(graph)?,
     };
     let g = expand(&g, &|op| !op.is_elementwise() && !has_launch(op, options.target)).map_err(graph)?;
     let g = split_reductions(g).map_err(graph)?;

@@ -116,7 +116,7 @@ impl Lowering<'_> {
                 let computed = !matches!(g.node(x).op, Op::Leaf(_)) && g.axes_of(x).has(keys);
                 i == 0 && computed && matches!(g.node(v).op, Op::Dot { .. })
             };
-            graph = rounded_where(&graph, &inside).map_err(fault)?;
+            graph = rounded_where(&graph, &inside, &|_| false).map_err(fault)?;
         }
         Ok(Alone { graph, leaves, results })
     }

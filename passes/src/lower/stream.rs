@@ -222,6 +222,9 @@ impl<'a> Stream<'a> {
         let o = self.operand(s.buffer, true);
         let view = self.view(s, map, guard);
         let d = self.k.operand(o).dtype;
+        // A bf16 of memory was widened when it was loaded.
+        let widened = d == DType::Bf16 && self.k.value(x).dtype == DType::F32;
+        let x = if widened { self.push(KOp::Cast(d), &[x], d) } else { x };
         self.k.push(KOp::Store(o, view), &[x], d);
     }
     pub fn accumulate(&mut self, s: &Storage, map: &Map, x: KValue, guard: Option<KValue>) {
