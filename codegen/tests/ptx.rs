@@ -442,3 +442,38 @@ fn attention_grad_of_bf16() {
         1e-3,
     );
 }
+
+/// A scan with its gate: two chunks of eight steps; a lane has four states of two channels.
+#[test]
+fn selective_scan() {
+    shown(
+        "selective_scan",
+        "kernel @selective_scan {
+  axis t 16
+  axis e 32
+  axis n 8
+  in $dt f32 512
+  in $a f32 256
+  in $b f32 128
+  in $c f32 128
+  in $u f32 512
+  in $z f32 512
+  out $y f32 512
+  %0 f32[t e] = load $dt[32*t + e]
+  %1 f32[e n] = load $a[e + 32*n]
+  %2 f32[t e n] = mul %0 %1
+  %3 f32[t e n] = exp %2
+  %4 f32[t n] = load $b[8*t + n]
+  %5 f32[t n] = load $c[8*t + n]
+  %6 f32[t e] = load $u[32*t + e]
+  %7 f32[t e] = mul %0 %6
+  %8 f32[t e n] = mul %7 %4
+  %9 f32[] = const 0
+  %10 f32[t e n] = scan.t %3 %8 %9
+  %11 f32[t e] = dot.n %10 %5
+  %12 f32[t e] = load $z[32*t + e]
+  %13 f32[t e] = mul %11 %12
+  %14 f32[t e] = store $y[32*t + e] %13
+}",
+    );
+}

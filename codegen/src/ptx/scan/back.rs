@@ -72,7 +72,7 @@ impl Cx<'_> {
         let mut coming = None;
         for j in (0..p.chunk).rev() {
             let of_step = decays.pop().unwrap_or_else(|| self.kept_states(p.chunk));
-            let sums = self.step_back(a, j, &of_step, gone);
+            let sums = self.step_back(grad, a, j, &of_step, gone);
             self.finish_step(grad, chunk, j, sums)?;
             // Half of the decays are used up, so there are registers for what comes next.
             if j == p.chunk / 2 && p.chunks > 1 {
@@ -93,7 +93,8 @@ impl Cx<'_> {
     }
 
     /// One step back.
-    fn step_back(&mut self, a: &[Reg], j: i64, decays: &[Reg], gone: &mut Gone) -> Sums {
+    fn step_back(&mut self, grad: &Grad, a: &[Reg], j: i64, decays: &[Reg], gone: &mut Gone) -> Sums {
+        self.g.e.note(grad.back.0);
         let [dt, driven, dy] = [DT, DRIVEN, DY].map(|array| self.of_channels(array, j));
         let [b, c] = [B, C].map(|array| self.of_states(array, j));
         let before = self.kept_states(j);

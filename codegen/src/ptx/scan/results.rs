@@ -35,6 +35,13 @@ impl Cx<'_> {
         let (p, down) = (self.p, w.scan.reverse);
         let (first, by) = if down { (whole - 1, -1) } else { (0, 1) };
         self.load_and_leave(w, C::Const(first), p.chunk)?;
+        if whole == 1 {
+            let h = self.results_of_chunk(w, a, (C::Const(0), p.chunk), h)?;
+            if !down && p.steps > p.chunk {
+                self.g.e.meet();
+            }
+            return Ok(h);
+        }
         let carry: Vec<V> = h.iter().map(|h| V::Reg(*h)).collect();
         let (chunk, inside) = self.g.e.begin(C::Const(0), C::Const(whole), 1, down, true, &carry);
         let b = &mut self.g.e.b;
@@ -73,7 +80,7 @@ impl Cx<'_> {
             let j = if w.scan.reverse { steps - 1 - j } else { j };
             (h, _) = self.state_after(a, j, &h);
             if let Some(made) = &w.y {
-                let y = self.result(&h, j);
+                let y = self.result(made, &h, j);
                 self.store_result(made, chunk, j, y)?;
             }
         }
@@ -81,7 +88,8 @@ impl Cx<'_> {
     }
 
     /// What c makes of the states of this lane's own channel.
-    fn result(&mut self, h: &[Reg], j: i64) -> Reg {
+    fn result(&mut self, made: &Made, h: &[Reg], j: i64) -> Reg {
+        self.g.e.note(made.y.0);
         let c = self.of_states(OF_C, j);
         let channels = self.p.channels as usize;
         let b = &mut self.g.e.b;

@@ -47,7 +47,8 @@ pub struct Made {
 pub struct Grad {
     pub scan: Scan,
     pub c: KValue,
-    /// The gradient of what c makes of the states, and decay · G after the last step.
+    /// decay · G of each step, the gradient of what c makes of the states, and decay · G after the last step.
+    pub back: KValue,
     pub dy: KValue,
     pub later: KValue,
     /// Where states are kept, every so many steps; elements from one chunk to the next, and the store's line.
@@ -227,7 +228,7 @@ pub fn grad(k: &Kernel) -> Option<Grad> {
     let (operand, view) = k.value(kept.store).access()?;
     let (chunk, chunk_stride) = chunks(k, time, view)?;
     let (starts, kept) = ((operand, view.clone()), kept.store);
-    let grad = Grad { scan, c, dy, later, starts, chunk, chunk_stride, kept, d_dt, d_a, d_b, d_c, d_u };
+    let grad = Grad { scan, c, back: down, dy, later, starts, chunk, chunk_stride, kept, d_dt, d_a, d_b, d_c, d_u };
     is_sound(k, &grad).then_some(grad)
 }
 

@@ -41,6 +41,7 @@ impl Cx<'_> {
 
     /// The states after a step of the chunk that is in shared memory, and their decays.
     pub fn state_after(&mut self, a: &[Reg], j: i64, h: &[Reg]) -> (Vec<Reg>, Vec<Reg>) {
+        self.g.e.note(self.s.h.0);
         let (dt, driven, b) = (self.of_channels(DT, j), self.of_channels(DRIVEN, j), self.of_states(B, j));
         let channels = dt.len();
         let build = &mut self.g.e.b;
