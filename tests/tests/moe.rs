@@ -5,7 +5,7 @@ use lolm_ir::interp::{self, Feeds};
 use lolm_ir::plan::{Module, Stage, Step};
 use lolm_ir::{DType, Graph, philox};
 use lolm_models::blocks::{ExpertAxes, Experts, moe};
-use lolm_passes::pipeline::{Goal, Moment, Options, Phase, Source, Target, compile, compile_with};
+use lolm_passes::pipeline::{Goal, Moment, Options, Phase, Precision, Source, Target, compile, compile_with};
 use lolm_passes::raise::raise;
 use lolm_tests::plan_interp::Named;
 use lolm_tests::{machine, plan_interp};
@@ -112,6 +112,32 @@ fn agree_on_a_gpu(layer: Layer, goal: Goal, feeds: &Feeds, expected: &Named) -> 
     let found = machine::run_emulated(&m, feeds).unwrap_or_else(|e| panic!("{layer:?}: {e}")).0;
     compare(layer, "emulator", &found, expected, 2e-5);
     m
+}
+
+/// Few rows find their experts one by one, many are sorted: a token has the same bits either way.
+#[test]
+fn few_rows_on_a_gpu_have_the_bits_of_many() {
+    let many = Layer { tokens: 40, d: 48, f: 64, experts: 4, k: 2 };
+    let few = Layer { tokens: 3, ..many };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let module = |layer: Layer| {
+            let source = Source { graph: layer.graph(false), goal: Goal::Forward };
+            compile_with(&[source], Options { target: Target::Gpu, precision, ..Options::default() }, &|_, _| ())
+                .unwrap()
+        };
+        let (sorted, single) = (module(many), module(few));
+        assert!(sorted.plans[0].steps.len() > single.plans[0].steps.len() + 2, "no rows are sorted");
+        let feeds = feeds(&many.graph(false));
+        let whole = machine::run_emulated(&sorted, &feeds).unwrap().0;
+        for first in [0, 17, 37] {
+            let mut part = feeds.clone();
+            for name in ["x", "along"] {
+                part.insert(name.into(), feeds[name][first * many.d..][..few.tokens * few.d].to_vec());
+            }
+            let found = machine::run_emulated(&single, &part).unwrap().0;
+            assert_eq!(found["y"], whole["y"][first * many.d..][..few.tokens * few.d], "{precision:?}, token {first}");
+        }
+    }
 }
 
 /// Few rows, more than fit a tile, and experts that get none; short products and such that are made by tiles.
