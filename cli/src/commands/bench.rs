@@ -11,6 +11,10 @@ mod profile;
 mod serve;
 mod train;
 
+use crate::compiler::To;
+use crate::device::{Opened, Where};
+use crate::programs::WeightsDtype;
+use crate::spec::{self, Named, Overrides};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use lolm_runtime::train::Tokens;
@@ -46,6 +50,41 @@ impl Bench {
             What::Gpu(b) => b.run(),
             What::Engine(b) => b.run(),
         }
+    }
+}
+
+/// Which model is measured, on what, and how it is told.
+#[derive(Args, Debug)]
+struct Subject {
+    /// A spec file, or the name of a built-in spec
+    #[arg(long, default_value = "lolm-demo")]
+    spec: String,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    on: Where,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Subject {
+    fn open(&self) -> Result<(Opened, Named)> {
+        Ok((self.on.open()?, spec::find(&self.spec, &self.overrides)?))
+    }
+}
+
+/// How the model that is measured holds its weights.
+#[derive(Args, Debug)]
+struct Weights {
+    /// What the weights are stored as
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    weights_dtype: WeightsDtype,
+}
+
+impl Weights {
+    fn to(&self, on: &Opened) -> To {
+        To { weights: self.weights_dtype.into(), target: on.target(), ..To::default() }
     }
 }
 

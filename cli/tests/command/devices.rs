@@ -42,3 +42,17 @@ fn an_emulated_gpu_is_measured_launch_by_launch() {
     let launches = decode["launches"].as_array().unwrap();
     assert!(!launches.is_empty() && launches.iter().all(|l| l["seconds"].as_f64() > Some(0.0)), "{decode}");
 }
+
+#[test]
+fn a_prompt_is_measured_on_either() {
+    let f = Folder::new("bench-prefill");
+    let measured =
+        |device: &str| f.lolm(&format!("bench prefill {SMALL} -p 8 --prefill 8 --device {device} --json")).json();
+    let (cpu, gpu) = (measured("cpu"), measured("emulator"));
+    for report in [&cpu, &gpu] {
+        assert_eq!(report["chunks"], serde_json::json!(["prefill_8"]));
+        assert!(report["tokens_per_second"].as_f64() > Some(0.0), "{report}");
+    }
+    // Products are stages of their own on the CPU alone.
+    assert!(cpu["products"].is_u64() && gpu.get("products").is_none(), "{cpu} {gpu}");
+}

@@ -1,11 +1,9 @@
 //! `lolm bench decode`: tokens a second, and the weights read for them against what the memory can give.
 use super::profile::{Share, shares, table};
-use super::{ROUNDS, lanes, least, median};
-use crate::compiler::{To, in_memory};
-use crate::device::Where;
+use super::{ROUNDS, Subject, Weights, lanes, least, median};
+use crate::compiler::in_memory;
 use crate::output::{bytes, seconds, show};
-use crate::programs::{Kind, ProgramArgs, WeightsDtype};
-use crate::spec::{self, Overrides};
+use crate::programs::{Kind, ProgramArgs};
 use anyhow::Result;
 use clap::Args;
 use lolm_ir::plan::{Place, Plan};
@@ -22,11 +20,8 @@ const SWEEP: usize = 1 << 28;
 /// Measure generation token by token
 #[derive(Args, Debug)]
 pub struct Decode {
-    /// A spec file, or the name of a built-in spec
-    #[arg(long, default_value = "lolm-demo")]
-    spec: String,
     #[command(flatten)]
-    overrides: Overrides,
+    subject: Subject,
     /// Tokens of the prompt
     #[arg(short, long, default_value_t = 64, value_name = "N")]
     prompt: usize,
@@ -39,14 +34,8 @@ pub struct Decode {
     /// Launches to list, the longest first; equal layers together
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
-    /// What the weights are stored as
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    weights_dtype: WeightsDtype,
     #[command(flatten)]
-    on: Where,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    weights: Weights,
 }
 
 #[derive(Serialize)]
@@ -71,11 +60,10 @@ struct Report {
 
 impl Decode {
     pub fn run(self) -> Result<()> {
-        let on = self.on.open()?;
-        let named = spec::find(&self.spec, &self.overrides)?;
-        let to = To { weights: self.weights_dtype.into(), target: on.target(), ..To::default() };
+        let (on, named) = self.subject.open()?;
+        let to = self.weights.to(&on);
         if !self.slots.is_empty() {
-            let Decode { slots, prompt, tokens, top, json, .. } = self;
+            let Decode { slots, prompt, tokens, top, subject: Subject { json, .. }, .. } = self;
             return lanes::run(&named, &on, to, &lanes::Plan { slots, prompt, steps: tokens, top, json });
         }
         let sources = ProgramArgs::default().sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
@@ -122,7 +110,7 @@ impl Decode {
             kinds,
             launches,
         };
-        show(self.json, &report, Report::show)
+        show(self.subject.json, &report, Report::show)
     }
 }
 

@@ -1,11 +1,9 @@
 //! `lolm bench engine`: what the engine of `lolm serve` gives without its HTTP: tokens a second of one stream and of many,
 //! the first token of a prompt that is new and of one that is known, and what choosing a token costs.
-use super::{least, median};
-use crate::compiler::{To, in_memory};
-use crate::device::Where;
+use super::{Subject, Weights, least, median};
+use crate::compiler::in_memory;
 use crate::output::{seconds, show};
-use crate::programs::{Kind, ProgramArgs, WeightsDtype};
-use crate::spec::{self, Overrides};
+use crate::programs::{Kind, ProgramArgs};
 use crate::table::Table;
 use crate::training;
 use anyhow::{Result, bail};
@@ -22,11 +20,8 @@ const ROUNDS: usize = 5;
 /// Measure the engine that serves: streams side by side, the prefix cache, choosing tokens
 #[derive(Args, Debug)]
 pub struct EngineBench {
-    /// A spec file, or the name of a built-in spec
-    #[arg(long, default_value = "lolm-demo")]
-    spec: String,
     #[command(flatten)]
-    overrides: Overrides,
+    subject: Subject,
     /// Streams at a time, measured against one
     #[arg(long, default_value_t = 16, value_name = "N")]
     concurrency: usize,
@@ -36,14 +31,8 @@ pub struct EngineBench {
     /// Tokens of the prompt whose first answer is waited for; as many as the model takes if it takes fewer
     #[arg(short, long, default_value_t = 1000, value_name = "N")]
     prompt: usize,
-    /// What the weights are stored as
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    weights_dtype: WeightsDtype,
     #[command(flatten)]
-    on: Where,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    weights: Weights,
 }
 
 #[derive(Serialize)]
@@ -76,12 +65,10 @@ struct Choice {
 
 impl EngineBench {
     pub fn run(self) -> Result<()> {
-        let on = self.on.open()?;
-        let named = spec::find(&self.spec, &self.overrides)?;
+        let (on, named) = self.subject.open()?;
         let args = ProgramArgs { slots: Some(self.concurrency), ..ProgramArgs::default() };
         let sources = args.sources(&named.spec, &[Kind::Prefill, Kind::Decode])?;
-        let to = To { weights: self.weights_dtype.into(), target: on.target(), ..To::default() };
-        let mut model = on.load_rows(in_memory(&named, &sources, to)?, self.concurrency)?;
+        let mut model = on.load_rows(in_memory(&named, &sources, self.weights.to(&on))?, self.concurrency)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let (vocab, room) = (named.spec.vocab_size, named.spec.max_seq_len);
         let options = Options {
@@ -112,7 +99,7 @@ impl EngineBench {
             vocab,
             choices: choices(vocab),
         };
-        show(self.json, &report, Report::show)
+        show(self.subject.json, &report, Report::show)
     }
 }
 

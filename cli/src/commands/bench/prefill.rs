@@ -1,15 +1,16 @@
-//! `lolm bench prefill`: how fast a prompt is taken in, how fast its products are alone, and how fast a public library
-//! computes the same products in the same sitting.
-use super::{least, median};
-use crate::compiler::{To, module};
+//! `lolm bench prefill`: how fast a prompt is taken in; on the CPU also how fast its products are alone, and how fast a
+//! public library computes the same products in the same sitting.
+use super::{Subject, Weights, least, median};
+use crate::compiler::{To, in_memory, module};
 use crate::output::{scaled, seconds, show};
-use crate::programs::{Kind as ProgramKind, ProgramArgs, WeightsDtype};
-use crate::spec::{self, Overrides};
+use crate::programs::{Kind as ProgramKind, ProgramArgs};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use lolm_codegen::Target;
 use lolm_ir::plan::{Extent, Gemm, Kind, Launch, Plan, Stage, Step};
+use lolm_passes::pipeline::Source;
 use lolm_runtime::generate::Generator;
-use lolm_runtime::{Artifact, Model, weights};
+use lolm_runtime::{Artifact, weights};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -22,29 +23,19 @@ const ROUNDS: usize = 5;
 /// Products of fewer rows are bound by memory, and are what `bench decode` measures.
 const MANY_ROWS: u32 = 17;
 
-/// Measure how a prompt is taken in: tokens a second, arithmetic, and the products alone
+/// Measure how a prompt is taken in: tokens a second and, on the CPU, arithmetic, and the products alone
 #[derive(Args, Debug)]
 pub struct Prefill {
-    /// A spec file, or the name of a built-in spec
-    #[arg(long, default_value = "lolm-demo")]
-    spec: String,
     #[command(flatten)]
-    overrides: Overrides,
+    subject: Subject,
     /// Tokens of the prompt
     #[arg(short, long, default_value_t = 512, value_name = "N")]
     prompt: usize,
     /// Lengths in which it is taken in, separated by commas [default: as compile chooses them]
     #[arg(long, value_name = "LENGTHS", value_delimiter = ',')]
     prefill: Option<Vec<usize>>,
-    /// What the weights are stored as
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    weights_dtype: WeightsDtype,
-    /// Threads, on which the results do not depend
-    #[arg(long, default_value_t = crate::threads(), value_name = "N")]
-    threads: usize,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    weights: Weights,
 }
 
 #[derive(Serialize)]
@@ -57,6 +48,13 @@ struct Report {
     seconds_min: f64,
     seconds_median: f64,
     tokens_per_second: f64,
+    /// On the CPU, whose products are stages of their own.
+    #[serde(flatten)]
+    products: Option<Products>,
+}
+
+#[derive(Serialize)]
+struct Products {
     /// Products of more than 16 rows, and their arithmetic: that of attention depends on the position, and is not counted.
     products: usize,
     flops: f64,
@@ -78,17 +76,15 @@ struct Compared {
 
 impl Prefill {
     pub fn run(self) -> Result<()> {
-        let named = spec::find(&self.spec, &self.overrides)?;
+        let (on, named) = self.subject.open()?;
+        ensure!(self.prompt > 0, "a prompt of 0 tokens takes no time");
         let programs = ProgramArgs { prefill: self.prefill.clone(), ..Default::default() };
         let sources = programs.sources(&named.spec, &[ProgramKind::Prefill, ProgramKind::Decode])?;
-        let (mut m, _) =
-            module(&sources, To { weights: self.weights_dtype.into(), ..To::default() }, &Default::default())?;
-        // Beside each program, one of its products alone, on the same memory.
-        let alone: Vec<Plan> = m.plans.iter().map(products_alone).collect();
-        m.plans.extend(alone);
-        let compiled = lolm_codegen::compile(&m, &Default::default())?;
-        let artifact = Artifact::from_bytes(compiled.bytes).context("bug: the artifact just compiled is refused")?;
-        let mut model = Model::load(artifact, self.threads)?;
+        let artifact = match on.target() {
+            Target::Cpu => with_products(&sources, self.weights.to(&on))?,
+            Target::Cuda(_) => in_memory(&named, &sources, self.weights.to(&on))?,
+        };
+        let mut model = on.load(artifact)?;
         weights::init(&mut model, named.spec.training.seed as u64);
         let settings = crate::training::settings(&named.spec, None, None);
         let tokens: Vec<u32> = (0..self.prompt).map(|i| (i * 7919 % named.spec.vocab_size) as u32).collect();
@@ -96,21 +92,21 @@ impl Prefill {
             let g = Generator::new(&mut model, settings)?;
             g.cut(self.prompt).into_iter().map(|p| g.program_name(p).into()).collect()
         };
-        ensure!(!chunks.is_empty(), "a prompt of 0 tokens takes no time");
-        let plan = |c: &String| -> Result<Plan> { Ok(model.plan(model.program(&format!("{ALONE}{c}"))?).clone()) };
-        let alone: Vec<Plan> = chunks.iter().map(plan).collect::<Result<_>>()?;
+        let of_cpu: &[String] = if on.target() == Target::Cpu { &chunks } else { &[] };
+        let programs = of_cpu.iter().map(|c| model.program(&format!("{ALONE}{c}")));
+        let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let alone: Vec<Plan> = programs.iter().map(|p| model.plan(*p).clone()).collect();
         let gemms: Vec<&Gemm> = alone.iter().flat_map(launches_of).flat_map(|l| &l.stages).filter_map(gemm).collect();
-        let mut reference = Reference::new(gemms.iter().copied(), self.threads);
+        let mut reference = Reference::new(gemms.iter().copied(), on.threads);
         let (mut times, mut products, mut theirs) = (vec![], vec![], vec![]);
         for round in 0..=ROUNDS {
             let mut g = Generator::new(&mut model, settings)?;
             let start = Instant::now();
             g.extend(&tokens)?;
+            model.wait()?;
             let time = start.elapsed().as_secs_f64();
-            let programs = chunks.iter().map(|c| model.program(&format!("{ALONE}{c}")));
-            let programs = programs.collect::<Result<Vec<_>, _>>()?;
             let start = Instant::now();
-            programs.into_iter().for_each(|p| model.run(p));
+            programs.iter().for_each(|p| model.run(*p));
             let product_time = start.elapsed().as_secs_f64();
             let reference_time = reference.run();
             // The first round touches the memory.
@@ -128,22 +124,34 @@ impl Prefill {
             gflops_per_second: flops / median(&theirs) / 1e9,
             ratio: median(&ratios),
         });
-        let report = Report {
-            spec: named.name,
-            threads: self.threads,
-            prompt: self.prompt,
-            chunks,
-            seconds_min: least(&times),
-            seconds_median: median(&times),
-            tokens_per_second: self.prompt as f64 / median(&times),
+        let products = (on.target() == Target::Cpu).then(|| Products {
             products: gemms.len(),
             flops,
             gflops_per_second: flops / median(&times) / 1e9,
             products_gflops_per_second: flops / median(&products) / 1e9,
             reference: compared,
+        });
+        let report = Report {
+            spec: named.name,
+            threads: on.threads,
+            prompt: self.prompt,
+            chunks,
+            seconds_min: least(&times),
+            seconds_median: median(&times),
+            tokens_per_second: self.prompt as f64 / median(&times),
+            products,
         };
-        show(self.json, &report, Report::show)
+        show(self.subject.json, &report, Report::show)
     }
+}
+
+/// The programs, and beside each of them one of its products alone, on the same memory.
+fn with_products(sources: &[Source], to: To) -> Result<Artifact> {
+    let (mut m, _) = module(sources, to, &Default::default())?;
+    let alone: Vec<Plan> = m.plans.iter().map(products_alone).collect();
+    m.plans.extend(alone);
+    let compiled = lolm_codegen::compile(&m, &Default::default())?;
+    Artifact::from_bytes(compiled.bytes).context("bug: the artifact just compiled is refused")
 }
 
 /// What the program of a program's products is called.
@@ -191,7 +199,18 @@ fn length(e: &Extent) -> u32 {
 impl Report {
     fn show(&self) -> String {
         let rate = |gflops: f64| scaled(gflops * 1e9, "FLOP/s");
-        let compared = match &self.reference {
+        let head = format!(
+            "{}, {} threads, {} tokens of prompt in {}: {} (least {}), {:.0} tokens/s",
+            self.spec,
+            self.threads,
+            self.prompt,
+            counted(&self.chunks),
+            seconds(self.seconds_median),
+            seconds(self.seconds_min),
+            self.tokens_per_second,
+        );
+        let Some(p) = &self.products else { return head };
+        let compared = match &p.reference {
             Some(c) => format!(
                 "{} on the same shapes, f32: {}; ours against it {:.2}",
                 c.library,
@@ -201,19 +220,11 @@ impl Report {
             None => "for a comparison with a public library, build with --features gemm-reference".into(),
         };
         format!(
-            "{}, {} threads, {} tokens of prompt in {}: {} (least {}), {:.0} tokens/s, {}\n\
-             its {} products alone, {}: {}\n{compared}\n",
-            self.spec,
-            self.threads,
-            self.prompt,
-            counted(&self.chunks),
-            seconds(self.seconds_median),
-            seconds(self.seconds_min),
-            self.tokens_per_second,
-            rate(self.gflops_per_second),
-            self.products,
-            scaled(self.flops, "FLOP"),
-            rate(self.products_gflops_per_second),
+            "{head}, {}\nits {} products alone, {}: {}\n{compared}\n",
+            rate(p.gflops_per_second),
+            p.products,
+            scaled(p.flops, "FLOP"),
+            rate(p.products_gflops_per_second),
         )
     }
 }

@@ -1,12 +1,10 @@
 //! `lolm bench train`: how long a training step takes, and where the time goes.
 use super::profile::{Share, shares, table};
-use super::{least, median, tokens};
+use super::{Subject, least, median, tokens};
 use crate::compiler::{To, in_memory};
-use crate::device::Where;
 use crate::output::{scaled, seconds, show};
 use crate::peak;
 use crate::programs::{Kind, ProgramArgs};
-use crate::spec::{self, Overrides};
 use anyhow::Result;
 use clap::Args;
 use lolm_runtime::bench::Profile;
@@ -18,11 +16,8 @@ use std::time::Instant;
 /// Measure training steps: time, arithmetic, memory, and the share of each kind of launch
 #[derive(Args, Debug)]
 pub struct Train {
-    /// A spec file, or the name of a built-in spec
-    #[arg(long, default_value = "lolm-demo")]
-    spec: String,
     #[command(flatten)]
-    overrides: Overrides,
+    subject: Subject,
     /// Sequences of a step [default: training.batch]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -35,11 +30,6 @@ pub struct Train {
     /// Launches to list, the longest first
     #[arg(long, default_value_t = 12, value_name = "N")]
     top: usize,
-    #[command(flatten)]
-    on: Where,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Serialize)]
@@ -63,8 +53,7 @@ struct Report {
 
 impl Train {
     pub fn run(self) -> Result<()> {
-        let on = self.on.open()?;
-        let named = spec::find(&self.spec, &self.overrides)?;
+        let (on, named) = self.subject.open()?;
         let programs = ProgramArgs { batch: self.batch, seq: self.seq, ..Default::default() };
         let sources = programs.sources(&named.spec, &[Kind::Train])?;
         let mut model = on.load(in_memory(&named, &sources, To::run_on(on.target()))?)?;
@@ -107,7 +96,7 @@ impl Train {
             kinds,
             launches,
         };
-        show(self.json, &report, Report::show)
+        show(self.subject.json, &report, Report::show)
     }
 }
 
