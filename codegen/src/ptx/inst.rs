@@ -144,8 +144,7 @@ pub enum Rounding {
     Rn,
     /// Towards zero.
     Rzi,
-    /// To an integer: the nearest, ties to even, and upwards.
-    Rni,
+    /// To an integer upwards.
     Rpi,
 }
 

@@ -175,7 +175,6 @@ fn rounding(r: Rounding) -> &'static str {
         Rounding::None => "",
         Rounding::Rn => ".rn",
         Rounding::Rzi => ".rzi",
-        Rounding::Rni => ".rni",
         Rounding::Rpi => ".rpi",
     }
 }

@@ -4,8 +4,10 @@ use crate::ptx::inst::*;
 
 /// Weights are multiples of 2^-35 of the greatest.
 const ONE: i64 = 1 << 35;
-/// Below this exponent a weight rounds to nothing: e^-26 is less than half of 2^-35.
+/// From this exponent down a weight rounds to nothing: e^-26 is less than half of 2^-35.
 const LEAST: f32 = -26.0;
+/// All floats from here on are multiples of 2^-35, so a sum with one is rounded to such.
+const WHOLE: f32 = 1.0 / 4096.0;
 
 const ROUND: f32 = 12_582_912.0;
 const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
@@ -61,6 +63,8 @@ impl Cx<'_> {
         let f = Type::F32;
         let t = self.bin(BinOp::SubRn, f, x, top.x);
         let t = self.bin(BinOp::MulRn, f, t, top.scale);
+        // What is not a number becomes the least.
+        let t = self.bin(BinOp::Max, f, t, float(LEAST));
         let digits = self.bin(BinOp::MulRn, f, t, float(std::f32::consts::LOG2_E));
         let digits = self.bin(BinOp::AddRn, f, digits, float(ROUND));
         let n = self.bin(BinOp::SubRn, f, digits, float(ROUND));
@@ -83,10 +87,10 @@ impl Cx<'_> {
         let power = self.bin(BinOp::Shl, Type::B32, power, Src::Int(23));
         let power = self.bits(Class::F32, power);
         let w = self.bin(BinOp::MulRn, f, p, power);
+        let w = self.bin(BinOp::AddRn, f, w, float(WHOLE));
+        let w = self.bin(BinOp::SubRn, f, w, float(WHOLE));
         let w = self.bin(BinOp::MulRn, f, w, float(ONE as f32));
-        let counts = self.cmp(Cmp::Ge, f, t, float(LEAST));
-        let w = self.pick(f, counts, w, float(0.0));
-        let w = self.cvt(Type::U64, f, Rounding::Rni, w);
+        let w = self.cvt(Type::U64, f, Rounding::Rzi, w);
         // Beside an infinite maximum nothing else has weight.
         let equal = self.cmp(Cmp::Eq, Type::U32, key, top.key);
         let other = self.pick(Type::B64, equal, Src::Int(ONE), Src::Int(0));

@@ -23,6 +23,13 @@ pub fn any_above(xs: &[f32], bar: f32) -> bool {
 /// exp(x) for x at most 0, to within two units in the last place; 0 below -87, and of what is not a number.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    let y = exp_within(x);
+    if x >= -87.0 { y } else { 0.0 }
+}
+
+/// The same from -87 to 0.
+#[inline(always)]
+fn exp_within(x: f32) -> f32 {
     // x = n ln 2 + r, in two parts of ln 2, the first of which has so few digits that its products are exact.
     // Adding a number of 24 digits rounds to an integer, which stands in the last digits then.
     const ROUND: f32 = 12_582_912.0;
@@ -37,18 +44,22 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 5e-1;
     let p = (p * r) * r + r + 1.0;
     let power = f32::from_bits(digits.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
-    if x >= -87.0 { p * power } else { 0.0 }
+    p * power
 }
 
 /// What weights are multiples of.
 pub const UNIT: f64 = 1.0 / (1u64 << 35) as f64;
 
-/// exp((x - top) scale), rounded to a multiple of [`UNIT`], as all floats from 2^-12 on are.
+/// exp((x - top) scale), rounded to a multiple of [`UNIT`]; 0 of what is not a number.
 #[inline(always)]
 pub fn weight(x: f32, top: f32, scale: f32) -> f32 {
+    // All floats from here on are multiples of it, so a sum with one is rounded to such.
     const WHOLE: f32 = 1.0 / 4096.0;
-    let w = exp((x - top) * scale);
-    if w < WHOLE { (w + WHOLE) - WHOLE } else { w }
+    // Here the weight is less than half of it.
+    const LEAST: f32 = -26.0;
+    let t = (x - top) * scale;
+    let t = if t > LEAST { t } else { LEAST };
+    (exp_within(t) + WHOLE) - WHOLE
 }
 
 /// The [`weight`] of each, and their sum. The numbers that equal `top` have the weight 1, infinite ones too.
