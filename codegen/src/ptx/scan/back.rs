@@ -12,6 +12,9 @@ use crate::ptx::coord::{self, C as Coord};
 use crate::ptx::inst::*;
 use crate::ptx::simt::V;
 
+/// States with which all decays but those of the first step stay in registers.
+const FEW_STATES: i64 = 16;
+
 /// What goes from step to step: decay · G, the sum for the gradient of the rates, and the states after the step.
 struct Gone {
     r: Vec<Reg>,
@@ -62,20 +65,25 @@ impl Cx<'_> {
             }
             let (after, of_step) = self.state_after(a, j, &h);
             h = after;
-            // The decays of the first step are wanted last.
+            // The decays of the first step are wanted last. Many states leave no registers for those of the second.
             match j {
                 0 => self.keep_states(p.chunk, &of_step),
+                1 if p.padded > FEW_STATES => {}
                 _ => decays.push(of_step),
             }
         }
         gone.after = h;
         let mut coming = None;
         for j in (0..p.chunk).rev() {
-            let of_step = decays.pop().unwrap_or_else(|| self.kept_states(p.chunk));
+            let of_step = match decays.pop() {
+                Some(of_step) => of_step,
+                None if j == 0 => self.kept_states(p.chunk),
+                None => self.decays(a, j),
+            };
             let sums = self.step_back(grad, a, j, &of_step, gone);
             self.finish_step(grad, chunk, j, sums)?;
-            // Half of the decays are used up, so there are registers for what comes next.
-            if j == p.chunk / 2 && p.chunks > 1 {
+            // Half of the decays are used up, so there are registers for what comes next; if that is much, almost all of them.
+            if j == (if p.padded <= LANES { p.chunk / 2 } else { 1 }) && p.chunks > 1 {
                 let next = coord::add(&mut self.g.e.b, chunk, Coord::Const(-1));
                 let next = coord::either(&mut self.g.e.b, next, Coord::Const(0), BinOp::Max);
                 coming = Some((self.load_chunk(next, p.chunk, wanted(grad))?, self.load_starts(starts, next)));
@@ -90,6 +98,17 @@ impl Cx<'_> {
         self.store_sums(grad, chunk)?;
         self.g.e.b.op(Op::SyncBlock);
         Ok(())
+    }
+
+    /// The decays of a step, once more.
+    fn decays(&mut self, a: &[Reg], j: i64) -> Vec<Reg> {
+        let dt = self.of_channels(DT, j);
+        let build = &mut self.g.e.b;
+        let decay = |(n, a): (usize, &Reg)| {
+            let exponent = build.binary(BinOp::MulRn, Type::F32, dt[n % dt.len()], *a);
+            build.unary(UnOp::Ex2Flushed, Type::F32, exponent)
+        };
+        a.iter().enumerate().map(decay).collect()
     }
 
     /// One step back.
