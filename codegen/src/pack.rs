@@ -126,7 +126,7 @@ fn record(k: &Kernel, unit_dims: Vec<u32>, (offset, len): (usize, usize), block:
         len: len as u64,
         units: unit_dims.iter().map(|n| *n as u64).product(),
         unit_dims,
-        operands: k.operands.len() as u32,
+        operands: k.operands.iter().map(|o| o.mode).collect(),
         block,
     }
 }

@@ -54,7 +54,8 @@ fn every_kernel_runs_from_where_its_record_says() {
     assert!(manifest.features.contains(&"fma".to_string()));
     assert_eq!(manifest.kernels.len(), 9);
     for (n, (record, k)) in manifest.kernels.iter().zip(&module().kernels).enumerate() {
-        assert_eq!((&record.name, record.operands), (&k.name, 2));
+        let modes: Vec<_> = k.operands.iter().map(|o| o.mode).collect();
+        assert_eq!((&record.name, &record.operands), (&k.name, &modes));
         assert_eq!(record.offset % 64, 0);
         assert_eq!(record.units, record.unit_dims.iter().map(|d| *d as u64).product::<u64>());
         let code = &section(CODE)[record.offset as usize..][..record.len as usize];

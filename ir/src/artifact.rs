@@ -8,11 +8,12 @@ pub mod container;
 
 use crate::dtype::DType;
 use crate::graph::{Init, RowKind, Table};
+use crate::kernel::Mode;
 use crate::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 pub const MAGIC: [u8; 8] = *b"LOLMART\n";
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 pub const PAGE: usize = 4096;
 pub const MANIFEST: &str = "manifest";
 pub const CODE: &str = "code.x86-64-v3";
@@ -72,7 +73,8 @@ pub struct KernelRecord {
     /// Units of the whole kernel, the product of `unit_dims`.
     pub units: u64,
     pub unit_dims: Vec<u32>,
-    pub operands: u32,
+    /// Which of its operands it reads and writes.
+    pub operands: Vec<Mode>,
     /// How a GPU runs it; none on a CPU.
     pub block: Option<Block>,
 }

@@ -37,7 +37,8 @@ pub struct Range {
     pub hi: Option<KValue>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     In,
     Out,

@@ -1,15 +1,26 @@
 //! Plan memory: offsets for the buffers of the arena, in place of one another where their lives do not meet.
 //!
 //! Before: steps in order, buffers without addresses. After: every arena and scratch buffer has an offset, aligned to 64
-//! bytes; buffers that are alive at the same step never overlap.
+//! bytes; buffers that are alive at the same step never overlap. In a small program for a GPU none do: what shares memory
+//! has to wait for what was there, and launches are to run side by side where they can.
+use crate::pipeline::Target;
 use lolm_ir::plan::{Access, Buffer, BufferId, Extent, Gemm, Launch, Place, Plan, Stage, Step};
 use std::collections::BTreeMap;
 
 const ALIGN: u64 = 64;
 
+/// Bytes of all values of a program for a GPU up to which each has memory of its own: such a program has few tokens, and no
+/// launch has work for all of the GPU.
+const APART: u64 = 32 << 20;
+
 /// Gives every buffer its offset, and the plan its sizes.
-pub fn plan_memory(plan: &mut Plan) {
-    let lives = lives(plan, |p| matches!(p, Place::Arena(_)));
+pub fn plan_memory(plan: &mut Plan, target: Target) {
+    let mut lives = lives(plan, |p| matches!(p, Place::Arena(_)));
+    let all: u64 = lives.keys().map(|b| size(&plan.buffers[b.0 as usize])).sum();
+    if target == Target::Gpu && all <= APART {
+        let steps = plan.steps.len();
+        lives.values_mut().for_each(|life| *life = (0, steps));
+    }
     let (offsets, size) = pack(&plan.buffers, &lives);
     for (b, at) in offsets {
         plan.buffers[b.0 as usize].place = Place::Arena(at);

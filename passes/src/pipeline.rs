@@ -219,7 +219,7 @@ fn program(
     let mut pool = KernelPool::default();
     let mut plan = lower(&graph, &clusters, &order, options.target, &mut pool).map_err(fault)?;
     watch(Moment::Lower);
-    plan_memory(&mut plan);
+    plan_memory(&mut plan, options.target);
     watch(Moment::Memory);
     Ok(Program { plan, kernels: pool.kernels, graph })
 }

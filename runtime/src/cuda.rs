@@ -10,6 +10,7 @@ pub mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 mod exec;
+mod hazards;
 mod health;
 pub mod machine;
 mod mirror;

@@ -4,6 +4,7 @@ use crate::{Artifact, Model};
 use lolm_ir::DType;
 use lolm_ir::artifact::{CODE, KernelRecord, MANIFEST, Manifest, ParamRecord, StateRecord, container};
 use lolm_ir::graph::{Init, RowKind};
+use lolm_ir::kernel::Mode;
 use lolm_ir::plan::*;
 
 /// `for i in begin..end { operand1[i] = operand0[i] + operand0[i] }`, f32.
@@ -29,7 +30,15 @@ pub fn manifest(programs: Vec<Plan>) -> Manifest {
 /// The kernel [`DOUBLE`], at the start of the code, over these units.
 pub fn double(unit_dims: Vec<u32>) -> KernelRecord {
     let units = unit_dims.iter().map(|d| *d as u64).product();
-    KernelRecord { name: "double".into(), offset: 0, len: 32, units, unit_dims, operands: 2, block: None }
+    KernelRecord {
+        name: "double".into(),
+        offset: 0,
+        len: 32,
+        units,
+        unit_dims,
+        operands: vec![Mode::InOut; 2],
+        block: None,
+    }
 }
 
 pub fn param(name: &str, shape: &[usize]) -> ParamRecord {
@@ -165,7 +174,7 @@ pub fn toy() -> Artifact {
         len: 122,
         units: 8,
         unit_dims: vec![1, 8],
-        operands: 7,
+        operands: vec![Mode::InOut; 7],
         block: None,
     }];
     Artifact::from_bytes(bytes(&m, &TOY)).unwrap()
@@ -222,7 +231,7 @@ pub fn steps() -> Artifact {
         len: 109,
         units: t as u64,
         unit_dims: vec![1, t],
-        operands: 6,
+        operands: vec![Mode::InOut; 6],
         block: None,
     };
     m.kernels = [2, 1, 4].map(kernel).to_vec();
@@ -270,7 +279,7 @@ pub fn losses() -> Artifact {
         len,
         units: 8,
         unit_dims: vec![1, 8],
-        operands: 5,
+        operands: vec![Mode::InOut; 5],
         block: None,
     }];
     Artifact::from_bytes(bytes(&m, &LOSSES)).unwrap()

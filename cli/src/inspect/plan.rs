@@ -307,7 +307,7 @@ pub fn show_records(records: &[Record]) -> String {
     let mut t = Table::new(&[&[">#", "kernel", "units", ">operands", ">code"], of_blocks, of_usage].concat());
     for (i, Record { kernel: k, usage }) in records.iter().enumerate() {
         let units = k.unit_dims.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
-        let mut row = vec![i.to_string(), k.name.clone(), units, k.operands.to_string(), bytes(k.len)];
+        let mut row = vec![i.to_string(), k.name.clone(), units, k.operands.len().to_string(), bytes(k.len)];
         if let Some(b) = k.block {
             row.extend([k.units.div_ceil(b.units as u64).to_string(), b.threads.to_string()]);
         }

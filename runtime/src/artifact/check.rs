@@ -100,8 +100,8 @@ fn kernel(k: &KernelRecord, code: u64) -> Check {
     if elements(&dims) != Some(k.units) {
         return fail(place(), format!("{} units, which is not the product of {dims:?}", k.units));
     }
-    if k.operands as usize > MAX_OPERANDS {
-        return fail(place(), format!("{} operands, more than {MAX_OPERANDS}", k.operands));
+    if k.operands.len() > MAX_OPERANDS {
+        return fail(place(), format!("{} operands, more than {MAX_OPERANDS}", k.operands.len()));
     }
     Ok(())
 }
@@ -231,8 +231,9 @@ impl Program<'_> {
 
     fn kernel_stage(&self, s: &KernelStage, space: Space, units: Option<u64>) -> Result<(), String> {
         let k = self.m.kernels.get(s.kernel as usize).ok_or(format!("there is no kernel {}", s.kernel))?;
-        if s.operands.len() != k.operands as usize {
-            return Err(format!("{} operands for kernel `{}`, which has {}", s.operands.len(), k.name, k.operands));
+        let (given, has) = (s.operands.len(), k.operands.len());
+        if given != has {
+            return Err(format!("{given} operands for kernel `{}`, which has {has}", k.name));
         }
         let last = space.grid.last().copied().unwrap_or(1) as u64;
         let fits = match s.span {

@@ -1,6 +1,7 @@
 //! What a damaged, foreign or inconsistent artifact is told.
 use super::*;
 use crate::testing::{DOUBLE, bytes, linear};
+use lolm_ir::artifact::FORMAT;
 use lolm_ir::plan::{BufferId, Extent, Place, Span, Stage, Step};
 
 fn refusal(change: impl Fn(&mut Manifest)) -> String {
@@ -55,7 +56,7 @@ fn truncation_version_and_foreign_files_have_their_own_words() {
     }
     let mut other = b.clone();
     other[8] = 9;
-    assert!(error(&other).contains("the artifact has format 9, expected 4"));
+    assert!(error(&other).contains(&format!("the artifact has format 9, expected {FORMAT}")));
     other[0] = b'X';
     assert!(error(&other).contains("not an artifact's mark"));
     let e = Artifact::open(Path::new("/nonexistent/model.lolm")).unwrap_err().to_string();

@@ -90,7 +90,7 @@ impl Drop for Memory<'_> {
 /// The least seconds that a launch took.
 fn best(device: &dyn Device, kernel: Kernel, grid: u32, operands: &[Address]) -> Result<f64, DeviceError> {
     let mut program = Sequence::default();
-    (0..ROUNDS).for_each(|_| program.push(Launch { kernel, grid, block: THREADS, shared: 0, operands }));
+    (0..ROUNDS).for_each(|_| program.push(Launch { kernel, grid, block: THREADS, shared: 0, operands, after: &[] }));
     let (prepared, mut times) = (device.prepare(&program)?, [0; ROUNDS]);
     device.time(prepared, &mut times)?;
     Ok(times.into_iter().min().unwrap_or(0).max(1) as f64 / 1e9)
@@ -184,7 +184,7 @@ mod tests {
         let bytes: Vec<u8> = (0..2 * BLOCK_BYTES).map(|i| (i * 7 % 251) as u8).collect();
         device.upload(at[0], &bytes).unwrap();
         let kernels = device.load(&text(1), &entries()).unwrap();
-        let launch = Launch { kernel: kernels[0], grid: 2, block: THREADS, shared: 0, operands: &at };
+        let launch = Launch { kernel: kernels[0], grid: 2, block: THREADS, shared: 0, operands: &at, after: &[] };
         device.launch(&launch).unwrap();
         let mut copied = vec![0; bytes.len()];
         device.download(at[1], &mut copied).unwrap();

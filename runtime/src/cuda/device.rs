@@ -33,19 +33,23 @@ pub struct Launch<'a> {
     /// Bytes of dynamic shared memory.
     pub shared: u32,
     pub operands: &'a [Address],
+    /// Launches of the sequence, by number, that it waits for; all others may run at the same time.
+    pub after: &'a [u32],
 }
 
-/// Launches in order, in flat arrays.
+/// Launches in an order that is right, in flat arrays.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sequence {
-    launches: Vec<(Kernel, [u32; 3], usize)>,
+    launches: Vec<(Kernel, [u32; 3], [usize; 2])>,
     operands: Vec<Address>,
+    after: Vec<u32>,
 }
 
 impl Sequence {
     pub fn push(&mut self, l: Launch) {
         self.operands.extend_from_slice(l.operands);
-        self.launches.push((l.kernel, [l.grid, l.block, l.shared], self.operands.len()));
+        self.after.extend_from_slice(l.after);
+        self.launches.push((l.kernel, [l.grid, l.block, l.shared], [self.operands.len(), self.after.len()]));
     }
     pub fn len(&self) -> usize {
         self.launches.len()
@@ -54,9 +58,10 @@ impl Sequence {
         self.launches.is_empty()
     }
     pub fn get(&self, i: usize) -> Launch<'_> {
-        let first = if i == 0 { 0 } else { self.launches[i - 1].2 };
-        let (kernel, [grid, block, shared], end) = self.launches[i];
-        Launch { kernel, grid, block, shared, operands: &self.operands[first..end] }
+        let [operand, wait] = if i == 0 { [0, 0] } else { self.launches[i - 1].2 };
+        let (kernel, [grid, block, shared], [operands, waits]) = self.launches[i];
+        let (operands, after) = (&self.operands[operand..operands], &self.after[wait..waits]);
+        Launch { kernel, grid, block, shared, operands, after }
     }
     pub fn iter(&self) -> impl Iterator<Item = Launch<'_>> {
         (0..self.len()).map(|i| self.get(i))
@@ -194,8 +199,8 @@ mod tests {
     #[test]
     fn a_sequence_gives_back_what_was_put_in() {
         let mut s = Sequence::default();
-        let a = Launch { kernel: Kernel(1), grid: 2, block: 32, shared: 0, operands: &[1, 2, 3] };
-        let b = Launch { kernel: Kernel(0), grid: 1, block: 64, shared: 128, operands: &[] };
+        let a = Launch { kernel: Kernel(1), grid: 2, block: 32, shared: 0, operands: &[1, 2, 3], after: &[] };
+        let b = Launch { kernel: Kernel(0), grid: 1, block: 64, shared: 128, operands: &[], after: &[0] };
         [a, b, a].into_iter().for_each(|l| s.push(l));
         assert_eq!(s.iter().collect::<Vec<_>>(), [a, b, a]);
     }

@@ -1,6 +1,6 @@
 //! A GPU behind NVIDIA's driver, which is loaded when the first device is opened. A machine without it gets a sentence.
 use super::device::{Address, Device, DeviceError, Entry, Kernel, Launch, MemoryInfo, Prepared, Sequence, Snapshot};
-use cudarc::driver::sys::{CUgraphExec, CUstream};
+use cudarc::driver::sys::{CUDA_KERNEL_NODE_PARAMS_v2, CUgraph, CUgraphExec, CUgraphNode, CUstream};
 use module::{Function, Module};
 use staging::{Event, Staging};
 use std::ffi::c_void;
@@ -17,8 +17,6 @@ use cache::Cache;
 use context::Context;
 pub use context::{Info, devices};
 
-/// A capture that no other call disturbs, such as the loading of a kernel that is launched for the first time.
-const RELAXED: i32 = 2;
 /// Every allocation starts at a multiple of this, and so do the tensors in it.
 const ALIGN: usize = 256;
 
@@ -80,12 +78,10 @@ impl Driver {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Puts a launch into the stream, or into the graph that is recorded of it.
+    /// Puts a launch into the stream.
     fn put(&self, state: &State, l: &Launch, stream: CUstream) -> Result<(), DeviceError> {
-        let missing = || DeviceError::Call { call: "cuLaunchKernel", what: format!("bug: no {:?}", l.kernel) };
-        let function = state.functions.get(l.kernel.0 as usize).ok_or_else(missing)?;
-        let pointer = |o: &Address| std::ptr::from_ref(o).cast_mut().cast::<c_void>();
-        let mut arguments: Vec<*mut c_void> = l.operands.iter().map(pointer).collect();
+        let function = state.function(l)?;
+        let mut arguments = arguments(l);
         // SAFETY: a kernel of a loaded module whose parameters are as many addresses, as the artifact's manifest says and
         // its hash vouches for; the driver reads them before it returns. That the kernel keeps to its operands is the
         // artifact's word, as it is for machine code.
@@ -94,30 +90,78 @@ impl Driver {
             let launch = self.context.api.cuLaunchKernel;
             launch(function.handle, l.grid, 1, 1, l.block, 1, 1, l.shared, stream, arguments, none)
         };
+        self.done(code, function)
+    }
+
+    fn done(&self, code: i32, function: &Function) -> Result<(), DeviceError> {
         match code {
             0 => Ok(()),
             _ => Err(DeviceError::Fault { kernel: function.name.clone(), what: self.context.api.explain(code) }),
         }
     }
 
-    /// Records a program as a graph.
-    fn record(&self, state: &State, program: &Sequence) -> Result<CUgraphExec, DeviceError> {
+    /// A program as a graph, in which a launch waits for what it has to and for nothing else.
+    fn graph(&self, state: &State, program: &Sequence) -> Result<CUgraphExec, DeviceError> {
         self.context.enter()?;
-        let (api, stream) = (self.context.api, self.context.stream);
-        // SAFETY: a stream of this context that no capture uses, since the caller holds the state.
-        api.check("cuStreamBeginCapture", unsafe { (api.cuStreamBeginCapture_v2)(stream, RELAXED) })?;
-        let put = program.iter().try_for_each(|l| self.put(state, &l, stream));
+        let api = self.context.api;
         let mut graph = std::ptr::null_mut();
-        // SAFETY: ends what was begun above, in the same thread, whether or not it went well; writes a handle.
-        let ended = api.check("cuStreamEndCapture", unsafe { (api.cuStreamEndCapture)(stream, &mut graph) });
-        put.and(ended)?;
+        // SAFETY: writes a handle.
+        api.check("cuGraphCreate", unsafe { (api.cuGraphCreate)(&mut graph, 0) })?;
+        let added = self.add_nodes(state, program, graph);
         let mut exec = std::ptr::null_mut();
-        // SAFETY: the graph just recorded; writes a handle.
-        let made = unsafe { (api.cuGraphInstantiateWithFlags)(&mut exec, graph, 0) };
+        let made = added.and_then(|()| {
+            // SAFETY: the graph just made; writes a handle.
+            api.check("cuGraphInstantiate", unsafe { (api.cuGraphInstantiateWithFlags)(&mut exec, graph, 0) })
+        });
         // SAFETY: as above; what was made of it does not need it.
         unsafe { (api.cuGraphDestroy)(graph) };
-        api.check("cuGraphInstantiate", made).map(|()| exec)
+        made.map(|()| exec)
     }
+
+    fn add_nodes(&self, state: &State, program: &Sequence, graph: CUgraph) -> Result<(), DeviceError> {
+        let mut nodes: Vec<CUgraphNode> = Vec::with_capacity(program.len());
+        for l in program.iter() {
+            let function = state.function(&l)?;
+            let mut arguments = arguments(&l);
+            let before: Vec<CUgraphNode> = l.after.iter().map(|i| nodes[*i as usize]).collect();
+            let node = CUDA_KERNEL_NODE_PARAMS_v2 {
+                func: function.handle,
+                gridDimX: l.grid,
+                gridDimY: 1,
+                gridDimZ: 1,
+                blockDimX: l.block,
+                blockDimY: 1,
+                blockDimZ: 1,
+                sharedMemBytes: l.shared,
+                kernelParams: arguments.as_mut_ptr(),
+                extra: std::ptr::null_mut(),
+                kern: std::ptr::null_mut(),
+                ctx: std::ptr::null_mut(),
+            };
+            let mut handle = std::ptr::null_mut();
+            // SAFETY: nodes of this graph, and a kernel as in `put`; the driver copies the parameters and what they point
+            // at before it returns, and writes a handle.
+            let code = unsafe {
+                let add = self.context.api.cuGraphAddKernelNode_v2;
+                add(&mut handle, graph, before.as_ptr(), before.len(), &node)
+            };
+            self.done(code, function)?;
+            nodes.push(handle);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn function(&self, l: &Launch) -> Result<&Function, DeviceError> {
+        let missing = || DeviceError::Call { call: "cuLaunchKernel", what: format!("bug: no {:?}", l.kernel) };
+        self.functions.get(l.kernel.0 as usize).ok_or_else(missing)
+    }
+}
+
+/// A pointer to each operand, as the driver takes them.
+fn arguments(l: &Launch) -> Vec<*mut c_void> {
+    l.operands.iter().map(|o: &Address| std::ptr::from_ref(o).cast_mut().cast::<c_void>()).collect()
 }
 
 impl Device for Driver {
@@ -221,7 +265,7 @@ impl Device for Driver {
 
     fn prepare(&self, program: &Sequence) -> Result<Prepared, DeviceError> {
         let mut state = self.state();
-        let graph = self.record(&state, program)?;
+        let graph = self.graph(&state, program)?;
         state.programs.push(Program { context: self.context.clone(), graph, sequence: program.clone() });
         Ok(Prepared(state.programs.len() as u32 - 1))
     }

@@ -2,7 +2,7 @@
 //! of its own with nothing around it, so an index past its end is found; so are races, and reads of what nobody wrote.
 use super::device::{Address, Device, DeviceError, Entry, Kernel, Launch, MemoryInfo, Prepared, Sequence, Snapshot};
 use lolm_ptx_emu as emu;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -72,6 +72,28 @@ impl Emulator {
             Err(fault) => Err(DeviceError::Fault { kernel: name.clone(), what: fault.to_string() }),
         }
     }
+}
+
+/// An order that keeps to what launches wait for and to nothing else: of those that may run, the last one. So a wait that
+/// is missing is seen.
+fn backwards(sequence: &Sequence) -> Vec<usize> {
+    let mut waits: Vec<usize> = sequence.iter().map(|l| l.after.len()).collect();
+    let mut then: Vec<Vec<usize>> = vec![vec![]; sequence.len()];
+    for (i, l) in sequence.iter().enumerate() {
+        l.after.iter().for_each(|before| then[*before as usize].push(i));
+    }
+    let mut ready: BinaryHeap<usize> = (0..sequence.len()).filter(|i| waits[*i] == 0).collect();
+    let mut order = Vec::with_capacity(sequence.len());
+    while let Some(i) = ready.pop() {
+        order.push(i);
+        for next in &then[i] {
+            waits[*next] -= 1;
+            if waits[*next] == 0 {
+                ready.push(*next);
+            }
+        }
+    }
+    order
 }
 
 /// What the host did wrong.
@@ -173,11 +195,10 @@ impl Device for Emulator {
     fn time(&self, program: Prepared, times: &mut [u64]) -> Result<(), DeviceError> {
         let mut state = self.state();
         let sequence = std::mem::take(&mut state.programs[program.0 as usize]);
-        let mut times = times.iter_mut();
-        let done = sequence.iter().try_for_each(|l| {
+        let done = backwards(&sequence).into_iter().try_for_each(|i| {
             let start = Instant::now();
-            self.put(&mut state, &l)?;
-            if let Some(ns) = times.next() {
+            self.put(&mut state, &sequence.get(i))?;
+            if let Some(ns) = times.get_mut(i) {
                 *ns = start.elapsed().as_nanos() as u64;
             }
             Ok(())

@@ -1,8 +1,10 @@
 //! From a checked plan to launches with addresses: every launch is one kernel over its own units, and a loop is all of its
 //! rounds in a row, since a device replays the whole of it.
 use super::device::{Address, Kernel, Launch, Sequence};
+use super::hazards::{Hazards, Touch};
 use crate::artifact::PlanError;
 use lolm_ir::artifact::{Block, KernelRecord};
+use lolm_ir::kernel::Mode;
 use lolm_ir::plan::{self, Access, Place, Plan, Span, Stage, Step};
 
 /// A plan as a device runs it.
@@ -26,6 +28,7 @@ pub fn resolve(
     address: &dyn Fn(&Place) -> Option<Address>,
 ) -> Result<Exec, PlanError> {
     let mut exec = Exec::default();
+    let mut hazards = Hazards::default();
     for step in &p.steps {
         let (times, body) = match step {
             Step::Launch(l) => (1, std::slice::from_ref(l)),
@@ -36,7 +39,7 @@ pub fn resolve(
         for round in 0..times {
             for (l, origin) in body.iter().zip(first..) {
                 let resolver = Resolver { p, records, kernels, address };
-                resolver.launch(l, round, origin, &mut exec).map_err(|what| PlanError {
+                resolver.launch(l, round, origin, &mut exec, &mut hazards).map_err(|what| PlanError {
                     place: format!("program `{}`, launch `{}`", p.program, l.name),
                     what,
                 })?;
@@ -54,7 +57,14 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    fn launch(&self, l: &plan::Launch, round: u32, origin: u32, exec: &mut Exec) -> Result<(), String> {
+    fn launch(
+        &self,
+        l: &plan::Launch,
+        round: u32,
+        origin: u32,
+        exec: &mut Exec,
+        hazards: &mut Hazards,
+    ) -> Result<(), String> {
         let stage = match l.stages.as_slice() {
             [Stage::Kernel(k)] if l.grid.is_empty() && k.span == Span::Same => k,
             _ => return Err(format!("a GPU runs launches of one kernel over its own units; this has {}", stages(l))),
@@ -71,21 +81,35 @@ impl Resolver<'_> {
             return Err(format!("more than {MOST_LAUNCHES} launches"));
         }
         let operands = stage.operands.iter().map(|a| self.pointer(a, round)).collect::<Result<Vec<_>, _>>()?;
-        let (block, shared) = (block.threads, block.shared);
-        exec.sequence.push(Launch { kernel: *kernel, grid, block, shared, operands: &operands });
+        let modes = stage.operands.iter().zip(&record.operands);
+        let touches = modes.map(|(a, mode)| self.touch(a, *mode)).collect::<Result<Vec<_>, _>>()?;
+        let (block, shared, after) = (block.threads, block.shared, hazards.next(&touches));
+        exec.sequence.push(Launch { kernel: *kernel, grid, block, shared, operands: &operands, after: &after });
         exec.origins.push(origin);
         Ok(())
     }
 
     fn pointer(&self, a: &Access, round: u32) -> Result<Address, String> {
-        let buffer = self.p.buffers.get(a.buffer.0 as usize).ok_or(format!("there is no buffer {}", a.buffer.0))?;
+        let (buffer, start) = self.buffer(a)?;
         if a.rebase != 0 {
             return Err(format!("buffer `{}` is moved back by {} elements a unit", buffer.name, a.rebase));
         }
-        let start = (self.address)(&buffer.place)
-            .ok_or(format!("buffer `{}` has no memory on a GPU: it lies in {:?}", buffer.name, buffer.place))?;
         let elements = a.base + a.iter * round as i64;
         Ok(start.wrapping_add_signed(elements * buffer.dtype.bytes() as i64))
+    }
+
+    /// A kernel may touch all of a buffer, wherever in it its pointer stands.
+    fn touch(&self, a: &Access, mode: Mode) -> Result<Touch, String> {
+        let (buffer, start) = self.buffer(a)?;
+        let bytes = buffer.len * buffer.dtype.bytes() as u64;
+        Ok(Touch { bytes: start..start + bytes, writes: mode != Mode::In })
+    }
+
+    fn buffer(&self, a: &Access) -> Result<(&plan::Buffer, Address), String> {
+        let buffer = self.p.buffers.get(a.buffer.0 as usize).ok_or(format!("there is no buffer {}", a.buffer.0))?;
+        let start = (self.address)(&buffer.place)
+            .ok_or(format!("buffer `{}` has no memory on a GPU: it lies in {:?}", buffer.name, buffer.place))?;
+        Ok((buffer, start))
     }
 }
 

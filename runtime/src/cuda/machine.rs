@@ -318,7 +318,7 @@ impl Copied {
 
 fn entry_of(i: usize, k: &KernelRecord) -> Entry {
     let (threads, shared) = k.block.map_or((0, 0), |b| (b.threads, b.shared));
-    Entry { name: entry(i, &k.name), operands: k.operands as usize, threads, shared }
+    Entry { name: entry(i, &k.name), operands: k.operands.len(), threads, shared }
 }
 
 /// The slots of the places that a plan mentions, each once.

@@ -3,6 +3,7 @@ use crate::artifact::hash;
 use crate::testing::manifest;
 use crate::{Artifact, Model, cuda::emulator::Emulator};
 use lolm_ir::artifact::{Block, KernelRecord, MANIFEST, Manifest, container, entry};
+use lolm_ir::kernel::Mode;
 use lolm_ir::plan::*;
 use std::sync::Arc;
 
@@ -100,14 +101,14 @@ pub fn steps_kernel(index: usize, tokens: usize) -> String {
 }
 
 /// A record of a kernel of these units.
-pub fn record(name: &str, units: u32, operands: u32, threads: u32, per_block: u32) -> KernelRecord {
+pub fn record(name: &str, units: u32, operands: usize, threads: u32, per_block: u32) -> KernelRecord {
     KernelRecord {
         name: name.into(),
         offset: 0,
         len: 1,
         units: units as u64,
         unit_dims: vec![units],
-        operands,
+        operands: vec![Mode::InOut; operands],
         block: Some(Block { threads, units: per_block, shared: 0 }),
     }
 }
