@@ -49,6 +49,8 @@ pub struct Tiling {
     pub tiles: (i64, i64),
 }
 
+/// Elements of a small tile.
+const SMALL: i64 = 64 * 64;
 /// Processors that should have a tile each.
 const PROCESSORS: i64 = 132;
 /// Rows and columns of a tile whose parts are done at once.
@@ -76,12 +78,17 @@ pub fn tiling(k: &Kernel, p: &Product) -> Tiling {
 
 /// The shapes that a product may have.
 fn shapes(k: &Kernel, p: &Product, order: Order) -> Vec<Shape> {
-    // Neither sums of parts nor elements on their way through registers have room beside the widest tile's sums.
-    let copied = |value, lines| matches!(stage::fill(k, p.factor, value, lines, &p.depth), Fill::Copy(..));
-    match p.factor {
-        Factor::F32 => F32.to_vec(),
-        Factor::Bf16 if order.parts == 1 && copied(p.a, &p.rows) && copied(p.b, &p.cols) => [&[WIDEST], BF16].concat(),
-        Factor::Bf16 => BF16.to_vec(),
+    let fills = [(p.a, &p.rows), (p.b, &p.cols)].map(|(value, lines)| stage::fill(k, p.factor, value, lines, &p.depth));
+    let copied = fills.iter().all(|f| matches!(f, Fill::Copy(..)));
+    let evaluated = fills.iter().any(|f| matches!(f, Fill::Evaluate(_)));
+    // What takes registers beside the sums: those of all parts, and elements and their addresses on the way to shared
+    // memory. The widest tile has room for neither, and none but small ones for both.
+    match (p.factor, order.parts) {
+        (Factor::F32, _) => F32.to_vec(),
+        (Factor::Bf16, 1) if copied => [&[WIDEST], BF16].concat(),
+        (Factor::Bf16, 1) => BF16.to_vec(),
+        (Factor::Bf16, _) if evaluated => BF16.iter().copied().filter(|s| s.0 * s.1 <= SMALL).collect(),
+        (Factor::Bf16, _) => BF16.to_vec(),
     }
 }
 
