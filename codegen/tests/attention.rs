@@ -216,7 +216,7 @@ fn attentions_assemble_in_registers() {
             for (queries, mask) in [(2048, Mask::Causal), (1, Mask::Ring(2048))] {
                 let case = Case { dtype, mask, queries, keys: 2048, head, wide: head, ..CASE };
                 let c = gpu::claim(&case.kernel());
-                let used = ptxas.usage(&c);
+                let used = ptxas.usage(&c, "sm_80");
                 assert_eq!(c.code.text.contains("mma.sync"), dtype == DType::Bf16);
                 eprintln!("{head} x{queries} {}: {used:?}", c.schedule);
             }

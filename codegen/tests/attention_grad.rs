@@ -224,20 +224,7 @@ fn every_barrier_is_needed() {
             let c = Case { dtype, batch: 1, heads: 1, queries: 150, keys: 150, head: 64, wide: 64, ..CASE };
             let k = kernel(&c, of);
             let (claim, data) = (gpu::claim(&k), c.data(&k, 7));
-            let text = gpu::text(&claim);
-            let lines: Vec<&str> = text.lines().collect();
-            let last_wait = lines.iter().rposition(|l| l.contains("cp.async.wait"));
-            let needed = |l: &str| l.contains("bar.sync") || l.contains("cp.async.wait");
-            // The last wait only ends what nobody reads any more.
-            let barriers = (0..lines.len()).filter(|i| needed(lines[*i]) && Some(*i) != last_wait);
-            let mut removed = 0;
-            for i in barriers {
-                let without: Vec<&str> = lines.iter().enumerate().filter(|l| l.0 != i).map(|l| *l.1).collect();
-                let found = gpu::run_text(&k, &claim, &(without.join("\n") + "\n"), &data);
-                assert!(found.is_err(), "{dtype:?} {of:?}: line {i} `{}` is not missed", lines[i]);
-                removed += 1;
-            }
-            assert!(removed >= 3, "{removed}");
+            assert!(gpu::barriers_are_needed(&k, &claim, &data) >= 3, "{dtype:?} {of:?}");
         }
     }
 }
@@ -253,7 +240,7 @@ fn gradients_assemble_in_registers() {
             for of in of {
                 let case = Case { dtype, mask: Mask::Causal, queries: 2048, keys: 2048, head, wide: head, ..CASE };
                 let c = gpu::claim(&kernel(&case, *of));
-                let used = ptxas.usage(&c);
+                let used = ptxas.usage(&c, "sm_80");
                 assert_eq!(c.code.text.contains("mma.sync"), dtype == DType::Bf16);
                 eprintln!("{of:?} {head} {} shared {}: {used:?}", c.schedule, c.code.block.shared);
             }

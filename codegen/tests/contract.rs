@@ -467,7 +467,7 @@ fn products_assemble_in_registers() {
                 };
                 let c = claim(&kernel(&source));
                 assert_eq!(c.code.text.contains("mma.sync"), kind != "f32");
-                let used = ptxas.usage(&c);
+                let used = ptxas.usage(&c, "sm_80");
                 eprintln!("{}: {used:?}", c.schedule);
             }
         }

@@ -78,6 +78,22 @@ pub fn check_on(k: &Kernel, data: &[Vec<f64>], tolerance: f64) {
     compare(k, &c, &expected, &run(k, &c, data).0, tolerance);
 }
 
+/// Takes each barrier out, and each wait for what was copied, one at a time: the emulator misses every one. Gives their
+/// number. The last wait only ends what nobody reads any more.
+pub fn barriers_are_needed(k: &Kernel, c: &Claim, data: &[Vec<f64>]) -> usize {
+    let text = text(c);
+    let lines: Vec<&str> = text.lines().collect();
+    let last_wait = lines.iter().rposition(|l| l.contains("cp.async.wait"));
+    let holds = |l: &str| l.trim_start().starts_with("bar.") || l.contains("cp.async.wait");
+    let barriers: Vec<usize> = (0..lines.len()).filter(|i| holds(lines[*i]) && Some(*i) != last_wait).collect();
+    for at in &barriers {
+        let without: Vec<&str> = lines.iter().enumerate().filter(|l| l.0 != *at).map(|l| *l.1).collect();
+        let found = run_text(k, c, &(without.join("\n") + "\n"), data);
+        assert!(found.is_err(), "{}: line {at} `{}` is not missed\n{text}", c.schedule, lines[*at]);
+    }
+    barriers.len()
+}
+
 /// NVIDIA's assembler, and a folder for what goes through it, which goes away with it.
 pub struct Assembly {
     assembler: Assembler,
@@ -97,9 +113,9 @@ impl Assembly {
         Some(Assembly { assembler, folder })
     }
 
-    /// What a kernel takes, all of whose values are in registers.
-    pub fn usage(&self, c: &Claim) -> Usage {
-        let done = self.assembler.assemble(&text(c), "sm_80", &self.folder.join("a.ptx")).expect("the assembler runs");
+    /// What a kernel takes of this chip, where all of its values are in registers.
+    pub fn usage(&self, c: &Claim, chip: &str) -> Usage {
+        let done = self.assembler.assemble(&text(c), chip, &self.folder.join("a.ptx")).expect("the assembler runs");
         assert!(done.complaints.is_empty(), "{}\n{}", c.schedule, done.complaints.join("\n"));
         done.entries.into_iter().next().expect("the entry")
     }
